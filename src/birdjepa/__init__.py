@@ -1,0 +1,21 @@
+"""Self-supervised encoders for sound: pretrain on your own recordings, probe, embed, report.
+
+`birdjepa.load(folder)` gives a pretrained encoder; `encoder.embed(waveform, sampling_rate=...)` its embedding. Importing this package costs
+nothing: torch is imported by the first call that needs it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+if TYPE_CHECKING:
+    from birdjepa.models.encoder import load
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        from birdjepa.models.encoder import load
+
+        return load
+    raise AttributeError(f"module 'birdjepa' has no attribute {name!r}")

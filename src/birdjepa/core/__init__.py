@@ -1,0 +1,1 @@
+"""What every room stands on: errors, named random streams, configuration files, atomic files, provenance."""

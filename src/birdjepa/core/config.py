@@ -1,0 +1,159 @@
+"""Configuration: frozen dataclasses to JSON and back, their hash, and what differs between two of them.
+
+A JSON configuration is complete: every field is written, unknown or missing ones are refused with a suggestion. A union of dataclasses is told
+apart by a "kind" entry, the class name.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import tomllib
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from birdjepa.core.errors import UsageError
+
+T = TypeVar("T")
+
+
+def to_json(config: Any) -> Any:
+    """JSON value of a configuration: dataclasses become objects, tuples lists, paths strings."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        fields = {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        return {"kind": type(config).__name__, **fields}
+    if isinstance(config, tuple | list):
+        return [to_json(item) for item in config]
+    if isinstance(config, Path):
+        return str(config)
+    return config
+
+
+def from_json(cls: type[T], value: Any, *, where: str = "") -> T:
+    """The configuration that to_json wrote.
+
+    Raises:
+      UsageError: if a field is unknown, missing, of the wrong type, or outside its limits; the message names it.
+    """
+    try:
+        return _parse(cls, value, where or "config")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def overlay(config: T, changes: Mapping[str, Any], *, where: str = "config") -> T:
+    """The configuration with nested changes laid over it, as a TOML file gives them.
+
+    Raises:
+      UsageError: as from_json.
+    """
+    hints = get_type_hints(type(config))
+    values = {}
+    for name, value in changes.items():
+        if name == "kind" and value == type(config).__name__:
+            continue
+        if name not in hints:
+            raise UsageError(f"{where} has no setting {name!r}{_suggest(name, hints)}")
+        old, inside = getattr(config, name), f"{where}.{name}"
+        nested = dataclasses.is_dataclass(old) and isinstance(value, Mapping)
+        values[name] = overlay(old, value, where=inside) if nested else from_json(hints[name], value, where=inside)
+    try:
+        return dataclasses.replace(config, **values)  # pyright: ignore[reportArgumentType, reportType]
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The settings in a saved config.json or a TOML file.
+
+    Raises:
+      UsageError: if the file is missing or is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a config.json of a run or a .toml file") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not a valid {'TOML' if path.suffix == '.toml' else 'JSON'} file: {error}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: holds a {type(value).__name__}, not a table of settings")
+    return value.get("config", value)
+
+
+def fingerprint(config: Any) -> str:
+    """First 16 hex digits of the SHA-256 of the configuration's canonical JSON."""
+    text = json.dumps(to_json(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def difference(old: Any, new: Any, *, where: str = "") -> list[str]:
+    """One line for each setting that differs between two JSON values: "train.steps: 100 -> 200"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for name in [*old, *(name for name in new if name not in old)]:
+            inside = f"{where}.{name}" if where else name
+            lines += difference(old.get(name), new.get(name), where=inside)
+        return lines
+    return [] if old == new else [f"{where}: {json.dumps(old)} -> {json.dumps(new)}"]
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _parse_dataclass(kind, value, where)
+    origin = get_origin(kind)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise UsageError(f"{where} must be one of {', '.join(map(repr, get_args(kind)))}, got {value!r}")
+        return value
+    if origin in (Union, types.UnionType):
+        return _parse_union(get_args(kind), value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{where} must be a list, got {value!r}")
+        inner = get_args(kind)
+        kinds = [inner[0]] * len(value) if inner[1:] == (...,) else list(inner)
+        if len(kinds) != len(value):
+            raise UsageError(f"{where} must have {len(kinds)} entries, got {len(value)}")
+        return tuple(_parse(each, item, f"{where}[{i}]") for i, (each, item) in enumerate(zip(kinds, value, strict=True)))
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UsageError(f"{where} must be {kind.__name__}, got {value!r}")
+    return value
+
+
+def _parse_dataclass(cls: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where} must be a table of settings, got {value!r}")
+    hints, given = get_type_hints(cls), {name: item for name, item in value.items() if name != "kind"}
+    for name in given:
+        if name not in hints:
+            raise UsageError(f"{where} has no setting {name!r}{_suggest(name, hints)}")
+    missing = [name for name in hints if name not in given]
+    if missing:
+        raise UsageError(f"{where} lacks {', '.join(missing)}: was it written by another version?")
+    return cls(**{name: _parse(hints[name], item, f"{where}.{name}") for name, item in given.items()})
+
+
+def _parse_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    if isinstance(value, Mapping) and "kind" in value:
+        named = {kind.__name__: kind for kind in kinds}
+        if value["kind"] not in named:
+            raise UsageError(f"{where}.kind must be one of {', '.join(named)}, got {value['kind']!r}")
+        return _parse(named[value["kind"]], value, where)
+    plain = [kind for kind in kinds if kind is not type(None)]
+    if len(plain) == 1:
+        return _parse(plain[0], value, where)
+    raise UsageError(f"{where} needs a 'kind' to say which of {', '.join(kind.__name__ for kind in plain)} it is")
+
+
+def _suggest(name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"

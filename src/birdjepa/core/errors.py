@@ -1,0 +1,62 @@
+"""Errors that a user can mend, and the exit codes that scripts rely on.
+
+Everything derived from `UserError` reaches the terminal as one line that says what to do; anything else is a bug and keeps its traceback.
+"""
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_PARTIAL = 3
+"""Finished, but some inputs were refused; they are listed in failures.csv."""
+EXIT_REQUEUE = 75
+"""Stopped by a signal after a save: start again with --resume."""
+
+
+class UserError(Exception):
+    """Something outside the program is wrong; the message names it and says what to do."""
+
+    exit_code = EXIT_FAILED
+
+
+class UsageError(UserError):
+    """The command line or the configuration cannot be used as given."""
+
+    exit_code = EXIT_USAGE
+
+
+class MissingExtraError(UsageError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"this needs {package}, which is not installed: pip install 'birdjepa[{extra}]'")
+
+
+class InputError(UserError):
+    """One input is unusable: (path, offset_s, reason). Runs count and list these, and go on up to a stated share.
+
+    Takes positional arguments only, so that it survives pickling between worker processes.
+    """
+
+    def __init__(self, path: str, offset_s: float, reason: str) -> None:
+        super().__init__(path, offset_s, reason)
+        self.path = path
+        self.offset_s = offset_s
+        self.reason = reason
+
+    def __str__(self) -> str:
+        where = f" at {self.offset_s:g} s" if self.offset_s else ""
+        return f"{self.path}{where}: {self.reason}"
+
+
+class AudioError(InputError):
+    """A recording cannot be decoded where it was asked for."""
+
+
+class LabelError(InputError):
+    """A label or a manifest row cannot be read."""
+
+
+class Interrupted(UserError):
+    """A signal asked the run to stop; its state is saved."""
+
+    exit_code = EXIT_REQUEUE

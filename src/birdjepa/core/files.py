@@ -1,0 +1,85 @@
+"""Files that are either whole or absent: written beside, synced, renamed.
+
+A kill at any moment leaves the old file or the new one. `durable=False` skips the syncs where a lost file is no loss (pictures, reports).
+"""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_bytes(path: Path | str, data: bytes, *, durable: bool = True) -> None:
+    """Replaces path with data atomically; parents are made."""
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path | str, text: str, *, durable: bool = True) -> None:
+    """Replaces path with UTF-8 text atomically; parents are made."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"), durable=durable)
+
+
+def write_json(path: Path | str, value: Any, *, durable: bool = True) -> None:
+    """Replaces path with indented JSON atomically. NaN is written as null, for JSON has no NaN."""
+    write_text(path, json.dumps(_finite(value), indent=2) + "\n", durable=durable)
+
+
+def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Mapping[str, Any]], *, durable: bool = True) -> None:
+    """Replaces path with a CSV table atomically. Cells that a spreadsheet would run as a formula are quoted with '."""
+    with replacing(path, durable=durable) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, fieldnames=list(header), extrasaction="raise")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({name: _cell(value) for name, value in row.items()})
+
+
+@contextlib.contextmanager
+def replacing(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
+    """Yields a temporary path beside path; renames it over path when the block ends well, removes it otherwise."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        if durable:
+            sync(temporary)
+        temporary.replace(path)
+        if durable:
+            sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path | str) -> None:
+    """Forces a file's or a folder's content to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path | str) -> str:
+    """Hex digest of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _cell(value: Any) -> Any:
+    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

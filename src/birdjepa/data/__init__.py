@@ -1,0 +1,1 @@
+"""Which recordings there are, in what order they are seen, and how they become batches of clips."""

@@ -1,0 +1,178 @@
+"""Batches of clips: decode only the crop, in worker processes, in an order that no number of workers can change.
+
+One item of the loader is one whole batch, made by one worker as a pure function of (seed, batch number). There is nothing to save: a resumed
+run asks for the next number.
+
+Axes: b clips | s audio samples
+"""
+
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch.utils.data import DataLoader, Dataset
+
+from birdjepa.audio import decode
+from birdjepa.core import random
+from birdjepa.core.batch import ClipBatch, Refusal
+from birdjepa.core.errors import AudioError, UserError
+from birdjepa.data.order import ExampleOrder, Visit
+from birdjepa.data.sources import Manifest
+
+MAX_ATTEMPTS = 20
+"""Substitutes tried for one unreadable example before the run gives up."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """How recordings become batches."""
+
+    clip_s: float = 6.0
+    """Length of the stretch that is decoded and from which all views are taken, in seconds."""
+    draw: Literal["duration", "recording"] = "duration"
+    """How often a recording is visited per epoch: once for each clip_s of its length, or once."""
+    short: Literal["repeat", "silence"] = "repeat"
+    """Recordings shorter than clip_s are repeated, or followed by digital silence."""
+    channel: Literal["mean", "0", "1", "2", "3"] = "mean"
+    """Mean over channels, or the channel of that number."""
+    workers: int = 0
+    """Processes that decode; 0 decodes in the training process."""
+    prefetch: int = 2
+    """Batches that each worker keeps ready."""
+    pin_memory: bool = False
+    """Page-locked batches, for faster copies to a GPU."""
+    max_refused: float = 0.05
+    """Share of examples that may be unreadable before the run stops."""
+
+    def __post_init__(self) -> None:
+        if self.clip_s <= 0 or self.workers < 0 or self.prefetch < 1 or not 0 <= self.max_refused < 1:
+            raise ValueError(
+                "need clip_s > 0 seconds, workers >= 0, prefetch >= 1, 0 <= max_refused < 1; got "
+                f"{self.clip_s}, {self.workers}, {self.prefetch}, {self.max_refused}"
+            )
+
+    @property
+    def channel_index(self) -> int | None:
+        return None if self.channel == "mean" else int(self.channel)
+
+
+class Clips(Dataset[ClipBatch]):
+    """Batch number -> batch. Pure in (seed, number), and cheap to send to a worker."""
+
+    def __init__(
+        self, sources: Sequence[Manifest], weights: Sequence[float], config: LoaderConfig, *, sampling_rate: int, batch_size: int, seed: int
+    ) -> None:
+        self.config = config
+        self.sampling_rate = sampling_rate
+        self.batch_size = batch_size
+        self.seed = seed
+        self.sources = [source.recordings() for source in sources]
+        self.classes = sorted({label for source in self.sources for label in source.columns["label"] if label})
+        slots = tuple(tuple(self._slots(source)) for source in self.sources)
+        self.order = ExampleOrder(seed, slots, tuple(weights))
+        self._first = np.cumsum([0, *(len(source) for source in self.sources)])
+        self._class_number = {label: number for number, label in enumerate(self.classes)}
+
+    @property
+    def n_recordings(self) -> int:
+        return int(self._first[-1])
+
+    def __getitem__(self, number: int) -> ClipBatch:
+        refused: list[Refusal] = []
+        positions = range(number * self.batch_size, (number + 1) * self.batch_size)
+        read = [self._read(position, refused) for position in positions]
+        visits = [visit for visit, _ in read]
+        return ClipBatch(
+            clips=torch.from_numpy(np.stack([clip for _, clip in read])),
+            label=torch.tensor([self._label(visit) for visit in visits]),
+            recording=torch.tensor([int(self._first[visit.source]) + visit.row for visit in visits]),
+            refused=tuple(refused),
+        )
+
+    def path(self, recording: int) -> str:
+        """Path of a recording by its number."""
+        source = int(np.searchsorted(self._first, recording, side="right")) - 1
+        return str(self.sources[source].path(recording - int(self._first[source])))
+
+    def _read(self, position: int, refused: list[Refusal]) -> tuple[Visit, Float[np.ndarray, " s"]]:
+        """The clip at a position, or its first readable substitute."""
+        visit = self.order.visit(position)
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                return visit, self._clip(visit)
+            except AudioError as error:
+                refused.append(Refusal(error.path, error.offset_s, error.reason))
+                visit = self.order.substitute(position, attempt)
+        raise UserError(f"{MAX_ATTEMPTS} recordings in a row cannot be read, the last one {refused[-1].path}: {refused[-1].reason}")
+
+    def _clip(self, visit: Visit) -> Float[np.ndarray, " s"]:
+        """A random stretch of the visited recording at the sampling rate, exactly clip_s long."""
+        config = self.config
+        path = self.sources[visit.source].path(visit.row)
+        chance = random.generator(self.seed, "stretch", visit.source, visit.row, visit.epoch, visit.draw)
+        room = max(0.0, decode.probe(path).duration_s - config.clip_s)
+        clip = decode.read_clip(
+            path, self.sampling_rate, offset_s=chance.uniform(0, room), duration_s=config.clip_s, channel=config.channel_index
+        )
+        return fill(clip, round(config.clip_s * self.sampling_rate), config.short)
+
+    def _label(self, visit: Visit) -> int:
+        return self._class_number.get(self.sources[visit.source].columns["label"][visit.row], -1)
+
+    def _slots(self, source: Manifest) -> list[int]:
+        if self.config.draw == "recording":
+            return [1] * len(source)
+        return [max(1, round(seconds / self.config.clip_s)) for seconds in durations(source)]
+
+
+def fill(clip: Float[np.ndarray, " _"], n_samples: int, short: Literal["repeat", "silence"]) -> Float[np.ndarray, " s"]:
+    """A clip of exactly n_samples: longer ones are cut, shorter ones repeated or followed by zeros."""
+    if len(clip) >= n_samples:
+        return clip[:n_samples]
+    if short == "repeat":
+        return np.resize(clip, n_samples)
+    return np.concatenate((clip, np.zeros(n_samples - len(clip), dtype=clip.dtype)))
+
+
+def durations(source: Manifest) -> list[float]:
+    """Length of each recording in seconds: as the manifest says, else from the file's header; 0 for one that cannot be opened."""
+
+    def length(row: int) -> float:
+        if not np.isnan(source.duration_s[row]):
+            return float(source.duration_s[row])
+        try:
+            return decode.probe(source.path(row)).duration_s
+        except AudioError:
+            return 0.0  # visited once, refused there, with its reason
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(length, range(len(source))))
+
+
+def batches(clips: Clips, first: int, last: int) -> Iterator[ClipBatch]:
+    """Batches number first to last - 1, from worker processes where the configuration asks for them."""
+    config = clips.config
+    loader = DataLoader(
+        clips,
+        batch_size=None,
+        sampler=range(first, last),
+        num_workers=config.workers,
+        prefetch_factor=config.prefetch if config.workers else None,
+        pin_memory=config.pin_memory,
+        worker_init_fn=_prepare_worker,
+        timeout=300 if config.workers else 0,
+    )
+    yield from loader
+
+
+def _prepare_worker(number: int) -> None:
+    """Signals are the training process's business: a worker that dies of one would lose the save that the signal asks for."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(name, signal.SIG_IGN)
+    os.nice(1)

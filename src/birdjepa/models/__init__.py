@@ -1,0 +1,1 @@
+"""Whole networks: the transformer, the encoder that users hold, projectors, heads."""

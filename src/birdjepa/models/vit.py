@@ -1,0 +1,174 @@
+"""The vision transformer on log-mel patches: one class for encoders and, later, predictors and decoders.
+
+Contract: `vit(tokens, grid)` takes ANY subset of a clip's patches with the rows of the grid that say where they lie. All of them at inference,
+the visible ones in a masked autoencoder, the context in a JEPA, a short view in LeJEPA. The caller patchifies, masks and selects.
+
+Axes: b clips | n patches | p values per patch | c CLS tokens | r registers | d width
+"""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from birdjepa.nn.block import NORM_EPS, Block, Mlp, SwiGlu
+from birdjepa.nn.position import rotary, sincos
+
+SIZES = {
+    "nano": (64, 2, 2),
+    "tiny": (192, 6, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+}
+"""Width, depth, heads. nano is for tests and debugging, tiny for CPUs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VitConfig:
+    """Shape of the transformer."""
+
+    size: str = "tiny"
+    """nano, tiny, small, base, large, or WIDTHxDEPTHxHEADS such as 256x8x4."""
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    mlp_ratio: float = 4.0
+    """Hidden width of the MLP over the width (a SwiGLU takes 2/3 of it, for equal cost)."""
+    position: Literal["rope", "absolute"] = "rope"
+    """rope: rotary in time and frequency plus a fixed sin-cos code of the frequency, for pitch is absolute and time is not; absolute: fixed
+    sin-cos codes of both."""
+    qk_norm: bool = True
+    n_cls: int = 1
+    n_registers: int = 0
+    layer_scale: float = 0.0
+    """Initial gain of the residual branches; 0 leaves LayerScale out."""
+    drop_path: float = 0.0
+    """Stochastic depth: share of clips for which the last block's branches are skipped; grows linearly from 0 at the first."""
+    activation_checkpointing: bool = False
+    """Recompute each block in the backward pass: memory of one block instead of all, for about a third more time."""
+
+    def __post_init__(self) -> None:
+        width, depth, heads = self.dimensions
+        if min(width, depth, heads) < 1 or width % heads or (width // heads) % 4:
+            raise ValueError(f"size={self.size}: width must be a multiple of heads, and width / heads of 4")
+        if self.n_cls < 0 or self.n_registers < 0 or not 0 <= self.drop_path < 1 or self.mlp_ratio <= 0:
+            raise ValueError(
+                f"need n_cls >= 0, n_registers >= 0, 0 <= drop_path < 1, mlp_ratio > 0, got {self.n_cls}, {self.n_registers}, {self.drop_path}, {self.mlp_ratio}"
+            )
+
+    @property
+    def dimensions(self) -> tuple[int, int, int]:
+        """Width, depth, heads.
+
+        Raises:
+          ValueError: if size is neither a name nor WIDTHxDEPTHxHEADS.
+        """
+        if self.size in SIZES:
+            return SIZES[self.size]
+        parts = self.size.split("x")
+        if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+            raise ValueError(f"size must be one of {', '.join(SIZES)} or WIDTHxDEPTHxHEADS, got {self.size!r}")
+        return int(parts[0]), int(parts[1]), int(parts[2])
+
+    @property
+    def width(self) -> int:
+        return self.dimensions[0]
+
+    def build(self, n_values: int) -> "Vit":
+        """A transformer that reads tokens of n_values values each."""
+        return Vit(self, n_values)
+
+
+class EncoderOutput(NamedTuple):
+    """What an encoder says of each clip: after the last norm, in the order of the tokens given."""
+
+    cls: Float[Tensor, "b c d"]
+    patches: Float[Tensor, "b n d"]
+    registers: Float[Tensor, "b r d"]
+
+
+class Vit(nn.Module):
+    def __init__(self, config: VitConfig, n_values: int) -> None:
+        super().__init__()
+        self.config = config
+        width, depth, heads = config.dimensions
+        hidden = round(width * config.mlp_ratio)
+        make_mlp = {"gelu": Mlp, "swiglu": SwiGlu}[config.mlp]
+        self.embed = nn.Linear(n_values, width)
+        self.cls = nn.Parameter(torch.empty(config.n_cls, width))
+        self.registers = nn.Parameter(torch.empty(config.n_registers, width))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, make_mlp(width, hidden), qk_norm=config.qk_norm, layer_scale=config.layer_scale)
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+
+    def initialise(self, generator: torch.Generator) -> "Vit":
+        """Xavier-uniform matrices, zero biases, truncated normal 0.02 for CLS and registers, all drawn from the generator."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                nn.init.zeros_(module.bias)
+        for tokens in (self.cls, self.registers):
+            nn.init.trunc_normal_(tokens, std=0.02, a=-0.04, b=0.04, generator=generator)
+        return self
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b n p"],
+        grid: Float[Tensor, "g n 2"],
+        generator: torch.Generator | None = None,
+    ) -> EncoderOutput:
+        """Embeddings of the given patches. grid has one entry per clip, or one for all (g = 1).
+
+        Stochastic depth draws from the generator, and is off without one.
+        """
+        x, turn = self._enter(tokens, grid)
+        keep = self._draw_keep(tokens.shape[0], generator, tokens.device)
+        for block, kept in zip(self.blocks, keep, strict=True):
+            x = checkpoint(block, x, turn, kept, use_reentrant=False) if self._recompute(x) else block(x, turn, kept)
+        return self._split(self.norm(x))
+
+    def layers(self, tokens: Float[Tensor, "b n p"], grid: Float[Tensor, "g n 2"]) -> list[EncoderOutput]:
+        """Output after each block, each through the last norm; the final entry equals forward(tokens, grid)."""
+        x, turn = self._enter(tokens, grid)
+        outputs = []
+        for block in self.blocks:
+            x = block(x, turn, None)
+            outputs.append(self._split(self.norm(x)))
+        return outputs
+
+    def _enter(self, tokens: Tensor, grid: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Tokens in the model's width behind CLS and registers, and the rotary tables."""
+        config = self.config
+        rope = config.position == "rope"
+        place = torch.stack((torch.zeros_like(grid[..., 0]), grid[..., 1]), -1) if rope else grid
+        x = self.embed(tokens)
+        x = x + sincos(place, config.width).to(x.dtype)
+        batch = tokens.shape[0]
+        special = torch.cat((self.cls, self.registers)).to(x.dtype)
+        x = torch.cat((special.expand(batch, -1, -1), x), 1)
+        turn = rotary(grid, config.width // config.dimensions[2], special.shape[0]) if rope else None
+        return x, turn
+
+    def _split(self, x: Tensor) -> EncoderOutput:
+        n_cls, n_registers = self.config.n_cls, self.config.n_registers
+        return EncoderOutput(
+            cls=x[:, :n_cls], patches=x[:, n_cls + n_registers :], registers=x[:, n_cls : n_cls + n_registers]
+        )
+
+    def _recompute(self, x: Tensor) -> bool:
+        return self.config.activation_checkpointing and x.requires_grad
+
+    def _draw_keep(
+        self, batch: int, generator: torch.Generator | None, device: torch.device
+    ) -> list[Float[Tensor, "2 b"] | None]:
+        depth, rate = len(self.blocks), self.config.drop_path
+        if generator is None or rate == 0:
+            return [None] * depth
+        keep_rate = 1 - torch.linspace(0, rate, depth)
+        uniform = torch.rand(depth, 2, batch, generator=generator, device=generator.device)
+        keep = (uniform.cpu() < keep_rate[:, None, None]) / keep_rate[:, None, None]
+        return list(keep.to(device))

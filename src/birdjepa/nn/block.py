@@ -1,0 +1,102 @@
+"""The transformer block: pre-norm self-attention with QK-norm and rotary positions, then an MLP, each with optional LayerScale and stochastic depth.
+
+Axes: b clips | n tokens | d width | h heads | k head width
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from birdjepa.nn.position import rotate
+
+NORM_EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens; queries and keys are normalised per head (no gain) when qk_norm is set."""
+
+    def __init__(self, width: int, n_heads: int, *, qk_norm: bool) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.qk_norm = qk_norm
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "b n d"], turn: tuple[Tensor, Tensor] | None) -> Float[Tensor, "b n d"]:
+        """turn holds the tables of position.rotary, or None for no rotation."""
+        qkv = rearrange(self.qkv(x), "b n (three h k) -> b n three h k", three=3, h=self.n_heads)
+        queries_keys, values = qkv[:, :, :2], qkv[:, :, 2]
+        if self.qk_norm:
+            queries_keys = F.layer_norm(queries_keys, queries_keys.shape[-1:], eps=NORM_EPS)
+        queries_keys = rearrange(queries_keys, "b n two h k -> b n (two h) k")
+        if turn is not None:
+            queries_keys = rotate(queries_keys.to(values.dtype), *turn)
+        queries, keys = queries_keys.to(values.dtype).chunk(2, 2)
+        attended = F.scaled_dot_product_attention(
+            queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+        )
+        return self.proj(rearrange(attended, "b h n k -> b n (h k)"))
+
+
+class Mlp(nn.Module):
+    """Two layers with a GELU between."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwiGlu(nn.Module):
+    """Gated MLP, silu(gate) * value. Its hidden width is 2/3 of the one asked for, so that it costs as much as `Mlp`.
+
+    Source: Shazeer 2020, "GLU variants improve transformer".
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        hidden = -(-hidden * 2 // 3 // 8) * 8
+        self.fc1 = nn.Linear(width, 2 * hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        gate, value = self.fc1(x).chunk(2, -1)
+        return self.fc2(F.silu(gate) * value)
+
+
+class LayerScale(nn.Module):
+    """A gain per channel on a residual branch (Touvron et al. 2021)."""
+
+    def __init__(self, width: int, initial: float) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((width,), initial))
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        return x * self.gain
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, width: int, n_heads: int, mlp: nn.Module, *, qk_norm: bool, layer_scale: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attention = Attention(width, n_heads, qk_norm=qk_norm)
+        self.scale1 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = mlp
+        self.scale2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], turn: tuple[Tensor, Tensor] | None, keep: Float[Tensor, "2 b"] | None
+    ) -> Float[Tensor, "b n d"]:
+        """keep holds, for each branch and clip, 0 (dropped) or 1 / keep rate: stochastic depth drawn by the caller."""
+        attended = self.scale1(self.attention(self.norm1(x), turn))
+        x = x + (attended if keep is None else attended * keep[0, :, None, None].to(attended.dtype))
+        mixed = self.scale2(self.mlp(self.norm2(x)))
+        return x + (mixed if keep is None else mixed * keep[1, :, None, None].to(mixed.dtype))

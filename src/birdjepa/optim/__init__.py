@@ -1,0 +1,1 @@
+"""Which parameters learn how fast: groups, schedules, averaged weights."""

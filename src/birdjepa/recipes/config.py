@@ -1,0 +1,75 @@
+"""The configuration of a pretraining run: every part's own configuration, side by side."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from birdjepa.audio.clips import ClipConfig
+from birdjepa.audio.logmel import LogMelConfig
+from birdjepa.core.errors import UsageError
+from birdjepa.data.loader import LoaderConfig
+from birdjepa.data.sources import ColumnConfig
+from birdjepa.models.encoder import EncoderConfig
+from birdjepa.models.patch import PatchConfig
+from birdjepa.models.pool import Pooling
+from birdjepa.models.vit import VitConfig
+from birdjepa.objectives.lejepa import LejepaConfig
+from birdjepa.optim.groups import AdamWConfig
+from birdjepa.optim.schedules import ScheduleConfig
+from birdjepa.train.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """A whole pretraining run. A saved config.json holds exactly this."""
+
+    data: tuple[str, ...] = ()
+    """DATA to learn from: folders, manifests, or synth; "DATA@2" counts twice as much in the mixture."""
+    out: Path = Path("runs/first")
+    """Run folder; must not exist yet, or be empty."""
+    seed: int = 0
+    """Everything that is drawn in the run follows from it."""
+    splits: tuple[str, ...] = ()
+    """Rows of a manifest to learn from, by their split column; none given takes all."""
+    columns: ColumnConfig = ColumnConfig()
+    loader: LoaderConfig = LoaderConfig()
+    front_end: LogMelConfig = LogMelConfig()
+    patch: PatchConfig = PatchConfig()
+    encoder: VitConfig = VitConfig()
+    pooling: Pooling = "mean+std"
+    """How tokens become the embedding that the objective compares and that users get."""
+    clips: ClipConfig = ClipConfig()
+    objective: Annotated[LejepaConfig, tyro.conf.arg(name="objective")] = LejepaConfig()
+    optim: AdamWConfig = AdamWConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+
+    def check(self) -> None:
+        """What must hold between the parts.
+
+        Raises:
+          UsageError: naming the fields that do not fit.
+        """
+        if not self.data:
+            raise UsageError("--data is missing: give a folder, a manifest, or synth")
+        views = self.objective.views
+        longest = max(views.global_s, views.local_s if views.n_local else 0.0)
+        patch_s = self.patch.frames / self.front_end.frame_rate
+        if self.loader.clip_s < longest + patch_s / 2 + self.front_end.window / self.front_end.sampling_rate:
+            raise UsageError(
+                f"loader.clip_s={self.loader.clip_s:g} s is too short for views of {longest:g} s; set --loader.clip-s {longest + 1:g}"
+            )
+        if self.train.micro_batch < 2:
+            raise UsageError("train.batch-size / train.accumulate must be at least 2 clips, for the objective compares clips")
+        self.encoder_config()
+
+    def encoder_config(self) -> EncoderConfig:
+        """The exported encoder's own configuration."""
+        try:
+            return EncoderConfig(
+                front_end=self.front_end, patch=self.patch, vit=self.encoder, clips=self.clips, pooling=self.pooling
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None

@@ -1,0 +1,201 @@
+"""The loop: batches in, updates out; logged, watched, saved, and the same after any interruption.
+
+Order within a step: batch, forward and backward per micro-batch, check that all is finite, clip, update, average weights, probe, log, save. A
+checkpoint named step N holds the state after N updates.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from birdjepa.checkpoint import store
+from birdjepa.core.batch import ClipBatch, Refusal
+from birdjepa.core.errors import Interrupted, UserError
+from birdjepa.objectives.base import Chance
+from birdjepa.optim.schedules import ScheduleConfig, factor
+from birdjepa.train.config import TrainConfig
+from birdjepa.train.monitors import alarm, look
+from birdjepa.train.progress import Progress
+from birdjepa.train.sinks import Sinks
+from birdjepa.train.state import TrainState
+
+Batches = Callable[[int, int], Iterator[ClipBatch]]
+"""Micro-batches number first to last - 1."""
+
+
+class NonFinite(UserError):
+    """The loss or its gradient is not a number; the state before that step is saved."""
+
+
+class Update(NamedTuple):
+    """What one optimiser step saw."""
+
+    loss: float
+    grad_norm: float
+    terms: dict[str, float]
+    batches: list[ClipBatch]
+    embedding: torch.Tensor
+
+
+class Trainer:
+    """Runs a state through its steps. `run` returns what was refused on the way, or raises."""
+
+    def __init__(
+        self, state: TrainState, config: TrainConfig, schedule: ScheduleConfig, folder: Path, *, seed: int, max_refused: float
+    ) -> None:
+        self.state = state
+        self.config = config
+        self.schedule = schedule
+        self.folder = folder
+        self.seed = seed
+        self.max_refused = max_refused
+        self.device = next(state.objective.parameters()).device
+        self.autocast = autocast_dtype(config.precision, self.device)
+        self.refused: dict[str, Refusal] = {}
+        self.n_refused = 0
+        self._saved_step = state.step
+
+    def run(
+        self, batches: Batches, described: Mapping[str, Any], *, stop: Callable[[], bool], say: Callable[[str], None]
+    ) -> dict[str, Refusal]:
+        """Trains from the state's step to the last.
+
+        Raises:
+          Interrupted: a stop was asked for; the state is saved.
+          NonFinite: naming the step and the recordings.
+          UserError: too many recordings cannot be read.
+        """
+        config, state = self.config, self.state
+        start = state.step
+        feed = batches(start * config.accumulate, config.steps * config.accumulate)
+        with (
+            Sinks(self.folder, config.sinks, described, first_step=start + 1) as sinks,
+            Progress(start, config.steps, say) as progress,
+        ):
+            while state.step < config.steps:
+                if stop():
+                    self.save()
+                    raise Interrupted(f"stopped at step {state.step}, saved; go on with: birdjepa pretrain --resume {self.folder}")
+                began = time.perf_counter()
+                update = self.update([next(feed) for _ in range(config.accumulate)])
+                row = self.watch(update, time.perf_counter() - began)
+                if state.step % config.log_every == 0 or state.step in (1, config.steps):
+                    sinks.write(row)
+                if "alarm" in row:
+                    say(f"step {state.step}: {row['alarm']}")
+                progress.advance(state.step, update.loss)
+                if state.step % config.checkpoint_every == 0 or state.step == config.steps:
+                    self.save()
+        return self.refused
+
+    def update(self, batches: list[ClipBatch]) -> Update:
+        """One optimiser step over its micro-batches."""
+        state, config = self.state, self.config
+        for group in state.optimiser.param_groups:
+            group["lr"] = state.optimiser.defaults["lr"] * factor(state.step, config.steps, self.schedule)
+        state.optimiser.zero_grad(set_to_none=True)
+        losses, terms, embeddings = [], [], []
+        for micro, batch in enumerate(batches):
+            self.count_refused(batch)
+            with self.precision():
+                output = state.objective(batch.move(self.device), Chance(self.seed, state.step, micro))
+            (output.loss / len(batches)).backward()
+            losses.append(float(output.loss.detach()))
+            terms.append({name: float(value) for name, value in output.terms.items()})
+            embeddings.append(output.embedding)
+        norm = nn.utils.clip_grad_norm_(state.objective.parameters(), config.clip_norm or float("inf"))
+        loss = sum(losses) / len(losses)
+        if not (torch.isfinite(norm) and abs(loss) < float("inf")):
+            self.stop_non_finite(loss, float(norm), batches)
+        state.optimiser.step()
+        state.step += 1
+        if state.ema:
+            state.ema.update(state.objective.encoder)
+        means = {name: sum(each[name] for each in terms) / len(terms) for name in terms[0]}
+        return Update(loss, float(norm), means, batches, torch.cat(embeddings))
+
+    def watch(self, update: Update, seconds: float) -> dict[str, Any]:
+        """The step's row: loss and terms, the probe, and now and then the monitors."""
+        state, config = self.state, self.config
+        label = torch.cat([batch.label for batch in update.batches]).to(self.device)
+        recording = torch.cat([batch.recording for batch in update.batches]).to(self.device)
+        row: dict[str, Any] = {"step": state.step, "loss": update.loss, **update.terms, "grad_norm": update.grad_norm}
+        row["lr"] = state.optimiser.param_groups[0]["lr"]
+        probed = state.probe.step(update.embedding, label) if state.probe else None
+        if probed:
+            row["probe_loss"], row["probe_accuracy"] = probed
+        state.bank.add(update.embedding, label, recording)
+        if state.step % config.monitor.every == 0 or state.step == config.steps:
+            seen = look(state.bank, config.monitor)
+            row.update(seen)
+            told = alarm(seen, len(state.bank.filled()), update.embedding.shape[1], config.monitor)
+            if told:
+                row["alarm"] = told
+        row["clips_per_s"] = config.batch_size / seconds
+        row["n_refused"] = self.n_refused
+        return row
+
+    def save(self) -> None:
+        """Writes a checkpoint of the current step, unless there is one."""
+        state = self.state
+        if self._saved_step == state.step:
+            return
+        store.save(self.folder / "checkpoints", state.step, state.tensors(), state.meta(), retention=self.config.retention)
+        self._saved_step = state.step
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Autocast of the run's precision."""
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.autocast)
+
+    def count_refused(self, batch: ClipBatch) -> None:
+        """Keeps the reason of every refused recording; too large a share of them ends the run."""
+        self.n_refused += len(batch.refused)
+        self.refused.update({refusal.path: refusal for refusal in batch.refused})
+        seen = (self.state.step + 1) * self.config.batch_size
+        if self.n_refused > max(20, self.max_refused * seen):
+            reasons = "; ".join(f"{each.path}: {each.reason}" for each in list(self.refused.values())[:3])
+            raise UserError(
+                f"{self.n_refused} of {seen} examples could not be read, more than loader.max_refused={self.max_refused:g}: {reasons}. "
+                "`birdjepa data scan` lists them all"
+            )
+
+    def stop_non_finite(self, loss: float, norm: float, batches: list[ClipBatch]) -> None:
+        """Saves the state before this step, and says where it happened."""
+        self.save()
+        recordings = sorted({int(number) for batch in batches for number in batch.recording})
+        raise NonFinite(
+            f"step {self.state.step + 1}: loss {loss:g}, gradient norm {norm:g}; the state after step {self.state.step} is saved in {self.folder}. "
+            f"Lower optim.lr, or look at recordings number {', '.join(map(str, recordings[:8]))}"
+        )
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """bfloat16 or None (float32) for a setting; auto asks the hardware."""
+    if precision == "auto":
+        precision = "bf16" if has_bf16(device) else "fp32"
+    return torch.bfloat16 if precision == "bf16" else None
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 products are faster than float32 ones on the device: it has instructions for them."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that a setting names; auto takes CUDA, then Apple's GPU, then the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

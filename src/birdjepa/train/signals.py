@@ -1,0 +1,32 @@
+"""Stop signals: the first one asks the loop to save and end, a second one ends at once."""
+
+import signal
+import types
+from collections.abc import Iterable
+
+
+class StopSignal:
+    """Context manager; `stop()` tells whether a signal came. Python runs handlers between byte-codes, so the flag is all they set."""
+
+    def __init__(self, names: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)) -> None:
+        self._names = tuple(names)
+        self._before: dict[signal.Signals, object] = {}
+        self.received: signal.Signals | None = None
+
+    def __enter__(self) -> "StopSignal":
+        for name in self._names:
+            self._before[name] = signal.signal(name, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, handler in self._before.items():
+            signal.signal(name, handler)  # pyright: ignore[reportArgumentType]
+
+    def stop(self) -> bool:
+        return self.received is not None
+
+    def _handle(self, number: int, _: types.FrameType | None) -> None:
+        if self.received is not None:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.received = signal.Signals(number)

@@ -1,0 +1,19 @@
+"""Shapes are checked in every test: jaxtyping's hook is installed before anything of birdjepa is imported."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("birdjepa", "beartype.beartype")
+
+SHARED = Path(os.environ.get("BIRDJEPA_SHARED_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real recordings; tests that need it skip where it is absent."""
+    if not (SHARED / "esc10" / "metadata.csv").exists():
+        pytest.skip(f"no real recordings at {SHARED} (set BIRDJEPA_SHARED_DATA)")
+    return SHARED
