@@ -69,8 +69,8 @@ def interleave(ways: Mapping[str, Callable[[], object]], repeats: int, warm_up: 
 def peak_memory(prepare: Callable[..., Callable[[], object]], *args: object) -> int:
     """Bytes by which a call's peak resident memory exceeds what was resident before it, in a fresh process. Linux only.
 
-    `prepare(*args)` runs first and returns the call: inputs, imports and warm-up belong there. It and its arguments must
-    pickle, so it is a function of a module.
+    `prepare(*args)` runs first and returns the call: inputs, imports and warm-up belong there. It must be a function of
+    a module, for it is pickled with its arguments.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)

@@ -91,7 +91,7 @@ def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="n_workers must be >= 1"):
         IsolatedWorkers(0)
     with pytest.raises(ValueError, match="timeout_s must be > 0"):
-        IsolatedWorkers(1, timeout_s=0)
+        IsolatedWorkers(1, timeout_s=0.0)
 
 
 ORPHAN = """

@@ -1,8 +1,9 @@
 """Child of test_crash.py: forks one checkpoint writer a trial, so that torch is imported once.
 
-Each line read is a trial as JSON: folder, board, saves ([step, version] each), hold, fault. Answers with the writer's pid and, once it
-has ended, with its exit code: 0 all saved, 3 CheckpointError, minus the signal that killed it. On the board, a file mapped into
-memory so that no system call is spent on it, the writer counts its finished saves and leaves the error's message.
+Each line read is a trial as JSON: folder, board, saves ([step, version] each), hold, fault. Answers with the writer's
+pid and, once it has ended, with its exit code: 0 all saved, 3 CheckpointError, minus the signal that killed it. On the
+board, a file mapped into memory so that no system call is spent on it, the writer counts its finished saves and leaves
+the error's message.
 """
 
 import json
@@ -11,6 +12,7 @@ import os
 import signal
 import struct
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -91,6 +93,8 @@ def write(folder: Path, board: Path, saves: list[list[int]], hold: bool, fault: 
 
 def main() -> None:
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder), 0, 0)  # torch reads /sys at its first numbers: not a call of the store's
     for line in sys.stdin:
         trial = json.loads(line)
         pid = os.fork()

@@ -1,11 +1,10 @@
-"""Kills and storage faults inside a save: what is on the disk afterwards is always a whole checkpoint, and the right one.
+"""Kills and storage faults inside a save: what is on the disk afterwards is a whole checkpoint, and the right one.
 
-Moments are drawn at random (n per test below) and, where strace can attach, enumerated: a kill or an error at the 1st, 2nd, ... system
-call of a save until the save gets through. Every layout is then also run with planted faults, which must turn the same checks red.
+Moments are drawn at random (n is the test's id) and, where strace can attach, enumerated: a kill or an error at each
+system call of a save. The same checks turn red when a fault is planted in the store.
 """
 
 import errno
-import itertools
 import json
 import mmap
 import os
@@ -140,7 +139,7 @@ def check_usable(folder: Path) -> None:
     ("n_chains", "n_kills"), [(4, 10), pytest.param(30, 20, marks=pytest.mark.slow)], ids=["40 kills", "600 kills"]
 )
 def test_kill_at_random_moments(writers: Writers, tmp_path: Path, n_chains: int, n_kills: int) -> None:
-    # Each chain goes on in the same folder where the kill left it: first saves, later ones, replacements, resumes of resumes.
+    # Each chain goes on in the folder that the kill left: first saves, later ones, replacements, resumes of resumes.
     for chain in range(n_chains):
         folder = tmp_path / str(chain)
         delays = random.generator(0, "kill", chain).uniform(0, 0.2, n_kills)
@@ -193,99 +192,108 @@ LAYOUTS = {
 """How the folder is left before, what is saved, and the newest before that."""
 
 
-def kill_at_calls(writers: Writers, scratch: Path, layout: str, start: int, stride: int, fault: str = "") -> int:
-    """Kills a save at the calls start, start + stride, ... and checks after each; returns the number of kills."""
-    leave, saved, before = LAYOUTS[layout]
-    template = scratch / "template"
+Call = tuple[str, int]
+"""(name, n): the n-th system call of that name, which is how strace counts."""
+
+
+def calls_of_a_save(writers: Writers, scratch: Path, layout: str, fault: str = "") -> list[Call]:
+    """Leaves the layout in scratch/template and lists what an undisturbed save there calls, in order."""
+    leave, saved, _ = LAYOUTS[layout]
+    template, folder = scratch / "template", scratch / "undisturbed"
     template.mkdir()
     leave(template)
-    for n_kills, call in enumerate(itertools.count(start, stride)):
-        folder = scratch / str(call)
-        shutil.copytree(template, folder)
-        code, n_saved, _ = writers.trace(folder, [saved], ["-e", f"inject={CALLS}:signal=KILL:when={call}"], fault)
-        if code == 0:
-            return n_kills
+    shutil.copytree(template, folder)
+    code, _, _ = writers.trace(folder, [saved], ["-e", f"trace={CALLS}"], fault)
+    assert code == 0
+    check(folder, {saved})
+    names = re.findall(r"^\d+ +(\w+)\(", (writers.scratch / "log").read_text(), re.MULTILINE)
+    return [(name, names[: index + 1].count(name)) for index, name in enumerate(names)]
+
+
+def kill_at_calls(writers: Writers, scratch: Path, layout: str, calls: list[Call], fault: str = "") -> None:
+    """Kills a save at each of calls, and checks after each."""
+    _, saved, before = LAYOUTS[layout]
+    for name, n in calls:
+        folder = scratch / f"{name}-{n}"
+        shutil.copytree(scratch / "template", folder)
+        kill = ["-e", f"inject={name}:signal=KILL:when={n}"]
+        code, n_saved, _ = writers.trace(folder, [saved], kill, fault)
         assert code == -signal.SIGKILL
         check(folder, {saved} if n_saved else {before, saved})
         check_usable(folder)
-    raise AssertionError
 
 
 @pytest.mark.parametrize("layout", ["next", "replace"])
-def test_kill_at_every_third_call(traced: Writers, tmp_path: Path, layout: str) -> None:
-    assert kill_at_calls(traced, tmp_path, layout, start=1, stride=3) >= 10
+def test_kill_at_every_fourth_call(traced: Writers, tmp_path: Path, layout: str) -> None:
+    calls = calls_of_a_save(traced, tmp_path, layout)[::4]
+    assert len(calls) >= 10
+    kill_at_calls(traced, tmp_path, layout, calls)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_kill_at_every_call(traced: Writers, tmp_path: Path, layout: str) -> None:
-    assert kill_at_calls(traced, tmp_path, layout, start=1, stride=1) >= 25
+    kill_at_calls(traced, tmp_path, layout, calls_of_a_save(traced, tmp_path, layout))
 
 
 @pytest.mark.parametrize(
     ("fault", "layout"), [("write in place", "next"), ("swap", "replace"), ("delete first", "next")]
 )
 def test_planted_faults_are_caught_by_the_kills(traced: Writers, tmp_path: Path, fault: str, layout: str) -> None:
-    leave, saved, _ = LAYOUTS[layout]
-    leave(tmp_path / "undisturbed")
-    traced.start(tmp_path / "undisturbed", [saved], fault=fault)
-    assert traced.ended()[0] == 0
-    check(tmp_path / "undisturbed", {saved})  # the faulty store works as long as nobody kills it
-    with pytest.raises((AssertionError, store.CheckpointError)):
-        kill_at_calls(traced, tmp_path, layout, start=1, stride=1, fault=fault)
+    calls = calls_of_a_save(traced, tmp_path, layout, fault)[::2]  # the faulty store works as long as nobody kills it
+    with pytest.raises(AssertionError):
+        kill_at_calls(traced, tmp_path, layout, calls, fault)
 
 
 # ---- storage faults
 
 
-def fail_at_calls(writers: Writers, scratch: Path, error: str, start: int, stride: int, onwards: str = "") -> int:
-    """Fails the calls start, start + stride, ... of a save with error (and all later ones if onwards is "+")."""
-    template = scratch / "template"
-    leave_two(template)
-    before = contents(template)
+def fail_at_calls(
+    writers: Writers, scratch: Path, layout: str, calls: list[Call], error: str, onwards: str = ""
+) -> None:
+    """Fails each of calls of a save with error, and all later ones of its name if onwards is "+"."""
+    _, saved, before = LAYOUTS[layout]
+    files_before = contents(scratch / "template")
     text = os.strerror(getattr(errno, error))
-    for n_faults, call in enumerate(itertools.count(start, stride)):
-        folder = scratch / f"{call}"
-        shutil.copytree(template, folder)
-        inject = ["-e", f"inject={CALLS}:error={error}:when={call}{onwards}"]
-        code, _, message = writers.trace(folder, [(3, 0)], inject)
-        if "(INJECTED)" not in (writers.scratch / "log").read_text():
-            assert code == 0
-            return n_faults
+    for name, n in calls:
+        folder = scratch / f"{name}-{n}"
+        shutil.copytree(scratch / "template", folder)
+        fail = ["-e", f"inject={name}:error={error}:when={n}{onwards}"]
+        code, _, message = writers.trace(folder, [saved], fail)
         assert code in (0, crash_writer.REFUSED), "neither saved nor refused"
-        newest = check(folder, {(2, 0), (3, 0)})
+        newest = check(folder, {before, saved})
         if code == crash_writer.REFUSED:
             # safetensors reports any failure to open as a missing file
             assert text in message or "cannot be read" in message
             assert str(folder) in message
-        if newest == (2, 0):
+        if newest == before:
             assert code == crash_writer.REFUSED
             assert "bytes free" in message
-            after = contents(folder)
-            assert {name: after[name] for name in before} == before
-            assert onwards or after == before, "something was left behind"
+            files_after = contents(folder)
+            assert {path: files_after[path] for path in files_before} == files_before
+            assert onwards or files_after == files_before, "something was left behind"
         check_usable(folder)
-    raise AssertionError
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_full_disk_at_every_third_call(traced: Writers, tmp_path: Path) -> None:
-    assert fail_at_calls(traced, tmp_path, "ENOSPC", start=1, stride=3) >= 10
+def test_full_disk_at_every_fourth_call(traced: Writers, tmp_path: Path) -> None:
+    fail_at_calls(traced, tmp_path, "next", calls_of_a_save(traced, tmp_path, "next")[::4], "ENOSPC")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layout", ["next", "replace"])
 @pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "EIO", "ESTALE", "EROFS", "EACCES", "EMFILE"])
-def test_fault_at_every_call(traced: Writers, tmp_path: Path, error: str) -> None:
-    assert fail_at_calls(traced, tmp_path, error, start=1, stride=1) >= 25
+def test_fault_at_every_call(traced: Writers, tmp_path: Path, error: str, layout: str) -> None:
+    fail_at_calls(traced, tmp_path, layout, calls_of_a_save(traced, tmp_path, layout), error)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
-def test_fault_from_every_third_call_onwards(traced: Writers, tmp_path: Path, error: str) -> None:
-    assert fail_at_calls(traced, tmp_path, error, start=1, stride=3, onwards="+") >= 8
+def test_fault_from_every_call_onwards(traced: Writers, tmp_path: Path, error: str) -> None:
+    fail_at_calls(traced, tmp_path, "next", calls_of_a_save(traced, tmp_path, "next"), error, onwards="+")
 
 
 # ---- order of syncs, seen by the kernel

@@ -111,7 +111,7 @@ def test_damaged_file_is_passed_over(folder: Path, name: str, damage: Callable[[
 
 
 def count_undetected_flips(folder: Path, name: str, n: int) -> int:
-    """How many of n flips of one bit, one at a time, `load` does not see."""
+    """How many of n flips of one bit, one at a time, `load` does not see or does not put down to the file."""
     file = newest(folder) / name
     generator = random.generator(0, "flip", name)
     n_undetected = 0
@@ -122,7 +122,7 @@ def count_undetected_flips(folder: Path, name: str, n: int) -> int:
             store.load(newest(folder))
             n_undetected += 1
         except store.CheckpointError as error:
-            assert name in str(error)
+            n_undetected += name not in str(error)
         flip(file, position, bit)
     store.load(newest(folder))
     return n_undetected
@@ -130,7 +130,7 @@ def count_undetected_flips(folder: Path, name: str, n: int) -> int:
 
 @pytest.mark.parametrize("name", FILES)
 def test_flipped_bits_are_detected(folder: Path, name: str) -> None:
-    assert count_undetected_flips(folder, name, n=300) == 0
+    assert count_undetected_flips(folder, name, n=100) == 0
 
 
 @pytest.mark.parametrize("bit", range(8))

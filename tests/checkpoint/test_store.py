@@ -307,7 +307,9 @@ def test_storage_fault_names_path_reason_and_free_space(tmp_path: Path, monkeypa
         raise OSError(28, os.strerror(28), str(path))
 
     monkeypatch.setattr(store.files, "sync", full)
-    with pytest.raises(store.CheckpointError, match=r"step 2 not written: .*No space left.*[0-9,]+ bytes free") as caught:
+    with pytest.raises(
+        store.CheckpointError, match=r"step 2 not written: .*No space left.*[0-9,]+ bytes free"
+    ) as caught:
         save(tmp_path, 2, retention=store.RetentionConfig(keep_last=1))
     assert str(tmp_path) in str(caught.value)
     assert steps(tmp_path) == [1]

@@ -3,11 +3,12 @@
 Headers are never trusted: the container is told from the content, reading goes in bounded blocks until the decoder has
 no more, and a file is opened only if it is a regular one.
 
-Seeking equals decoding from the start, bit for bit, in every container but MP3, where mpg123 lands on the right sample
-but with an empty bit reservoir: low bit rates came back wrong by 0.4 of full scale. So MP3 seeks land `_MPEG_PREROLL`
-samples early, on the decoder's own period, and what was asked for equals the whole decode within 1e-6 of full scale
-(MPEG-1 with LAME's tag: bit for bit). A seek in a long MP3 walks all frame headers before it, some 50 microseconds a
-second of sound: read hours-long MP3s from first to last, or convert them.
+Seeking equals decoding from the start, bit for bit, but for two codecs with a memory. In MP3, mpg123 lands on the right
+sample with an empty bit reservoir: low bit rates came back wrong by 0.4 of full scale. So seeks land at least
+8 frames early, on the decoder's own period, and what was asked for equals the whole decode within 1e-6 of full scale
+(MPEG-1 with LAME's tag: bit for bit). In Opus the prediction fades over a second or two (wrong by 0.002 at first), so
+seeks land that much early. A seek in a long MP3 walks all frame headers before it, some 50 microseconds a second of
+sound: read hours-long MP3s from first to last, or convert them.
 
 An MP3 without a Xing header is opened through a view that exaggerates its size: libsndfile would estimate its length
 from the first frame and stop there. One whose Xing header counts too few frames (two MP3s joined by `cat`) is read as
@@ -25,7 +26,7 @@ import os
 import stat
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -56,7 +57,7 @@ _BLOCK = 1 << 16
 """Samples of all channels together that one read asks the decoder for."""
 _MPEG_PERIOD = 4608
 """Output samples after which mpg123's synthesis filter is back in phase: 4 frames of MPEG-1, 8 of MPEG-2."""
-_MPEG_PREROLL = 4 * _MPEG_PERIOD
+_OPUS_PREROLL_S = 2
 _EXAGGERATION = 40
 """Highest over lowest bit rate of an MP3 (320 / 8 kbit/s): how far a length estimated from one frame can fall short."""
 
@@ -90,6 +91,16 @@ class _Decoder(soundfile.SoundFile):
         return False
 
 
+class _Memory(io.BytesIO):
+    """Bytes as a file that stays where it is when told to seek before its start, as damaged headers ask."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
+
+
 class _View:
     """The bytes of a recording from its stream's first on, as the file object that soundfile reads.
 
@@ -103,15 +114,14 @@ class _View:
         self.failure: AudioError | None = None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = target if target >= 0 else self._position
         return self._position
 
     def tell(self) -> int:
         return self._position
 
     def read(self, n_bytes: int) -> bytes:
-        if self._position < 0:
-            return b""
         try:
             data = self._read(self._offset + self._position, n_bytes)
         except AudioError as error:
@@ -121,7 +131,7 @@ class _View:
         self._position += len(data)
         return data
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:  # cffi's own buffer type
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -204,10 +214,7 @@ class Recording:
         """Moves to native sample `start`; where the container cannot, by decoding up to there."""
         if start == self._position:
             return
-        landing = start
-        if self._file.subtype.startswith("MPEG"):
-            phase = 0 if self.sampling_rate > 24_000 else -1105  # of the frames behind LAME's usual delay
-            landing = max(0, start // _MPEG_PERIOD * _MPEG_PERIOD - _MPEG_PREROLL + phase)
+        landing = self._landing(start)
         try:
             if landing > self._file.frames:
                 raise self.error("too short: the recording ends before this point", start)
@@ -216,6 +223,15 @@ class Recording:
             self._open_decoder()
         while self._position < start and len(self._decode(min(start - self._position, self._block))):
             pass
+
+    def _landing(self, start: int) -> int:
+        """Where the decoder must begin for sample `start` to come out as in a decode of the whole."""
+        if self._file.subtype.startswith("MPEG"):
+            n_periods, delay = (2, 0) if self.sampling_rate > 24_000 else (4, 1105)  # LAME's delay shifts short frames
+            return max(0, (start // _MPEG_PERIOD - n_periods) * _MPEG_PERIOD - delay)
+        if self._file.subtype == "OPUS":
+            return max(0, start - _OPUS_PREROLL_S * self.sampling_rate)
+        return start
 
     def read(self, n_samples: int, channel: int | None) -> Float[np.ndarray, " s"]:
         """The next n_samples in mono; fewer only at the recording's end."""
@@ -298,7 +314,7 @@ class Recording:
                 self._view = _View(self._read_bytes, container.offset, self._size, stretch)
                 self._decoder = _Decoder(cast(BinaryIO, self._view))
             elif self._descriptor is None:
-                self._decoder = _Decoder(io.BytesIO(self._data))
+                self._decoder = _Decoder(_Memory(self._data))
             else:
                 os.lseek(self._descriptor, 0, os.SEEK_SET)
                 self._decoder = _Decoder(self._descriptor, closefd=False)

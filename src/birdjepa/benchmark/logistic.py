@@ -17,6 +17,7 @@ strengths | c classes | d width
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +28,10 @@ from birdjepa.benchmark.folds import spread_groups
 from birdjepa.benchmark.standardise import Standardiser, fit_standardiser
 from birdjepa.core.errors import UsageError
 
-TOLERANCE = 1e-10
+TOLERANCE = 1e-8
 """Certified distance to the minimum of the mean loss, in nats."""
+INNER_TOLERANCE = 1e-5
+"""The same while C is chosen, where only held-out hits are counted."""
 HISTORY = 10
 MAX_STEPS = 1000
 ABSENT = -1e9
@@ -41,7 +44,7 @@ BUDGET = 2**29
 class LinearProbe:
     """Standardisation and L2-penalised logistic regression, tuned by inner cross-validation on the training part."""
 
-    strengths: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0, 10.0, 100.0)
+    strengths: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 10.0)
     """Candidates for C (large = weak penalty). A single one is used as it is, without inner cross-validation."""
     balanced: bool = False
     """Classes weigh the same whatever their number of examples, in the loss and in the choice of C."""
@@ -72,7 +75,7 @@ class LinearModels:
     """Coefficients of the standardised embedding."""
     bias: Float[Tensor, "r c"]
     gap: Float[Tensor, " r"]
-    """How far the mean loss is above its minimum, at most, in nats."""
+    """How far the mean loss is above its minimum, in nats: a bound, but for the intercept, which has no penalty."""
 
     def logits(self, embeddings: Float[Tensor, "m d"]) -> Float[Tensor, "r m c"]:
         return self.standardiser(embeddings) @ self.weights + self.bias[:, None]
@@ -102,7 +105,7 @@ def predict_folds(
     Raises:
       UsageError: if C must be chosen and a training part has a single group.
     """
-    x = torch.as_tensor(embeddings, dtype=torch.float64, device=device)
+    x = torch.tensor(embeddings, dtype=torch.float64, device=device)
     y = torch.as_tensor(classes, device=device)
     n_classes = int(classes.max()) + 1
     trains = [train for train, _ in parts]
@@ -111,7 +114,7 @@ def predict_folds(
     else:
         chosen = _choose_strengths(x, y, groups, trains, probe, seed)
     problems = [Problem(torch.as_tensor(t, device=device), (c,)) for t, c in zip(trains, chosen, strict=True)]
-    models = fit(x, y, problems, n_classes=n_classes, balanced=probe.balanced)
+    models = fit(x, y, problems, n_classes=n_classes, balanced=probe.balanced, tolerance=TOLERANCE)
     fits = []
     for model, (_, test), strength in zip(models, parts, chosen, strict=True):
         predicted = model.logits(x[torch.as_tensor(test, device=device)])[0].argmax(dim=1).cpu().numpy()
@@ -120,7 +123,13 @@ def predict_folds(
 
 
 def fit(
-    x: Float[Tensor, "n d"], y: Int[Tensor, " n"], problems: Sequence[Problem], *, n_classes: int, balanced: bool
+    x: Float[Tensor, "n d"],
+    y: Int[Tensor, " n"],
+    problems: Sequence[Problem],
+    *,
+    n_classes: int,
+    balanced: bool,
+    tolerance: float,
 ) -> Iterator[LinearModels]:
     """Solves problems with equally many strengths, in batches that fit in memory; yields their models in order.
 
@@ -133,7 +142,7 @@ def fit(
     bytes_per_problem = 8 * (n * d + n_strengths * n_classes * (8 * n + (2 * HISTORY + 6) * min(n, d)))
     step = max(1, BUDGET // bytes_per_problem)
     for start in range(0, len(problems), step):
-        yield from _fit_batch(x, y, problems[start : start + step], n_classes, balanced)
+        yield from _fit_batch(x, y, problems[start : start + step], n_classes, balanced, tolerance)
 
 
 def example_weights(y: Int[Tensor, " n"], n_classes: int, *, balanced: bool) -> Float[Tensor, " n"]:
@@ -172,7 +181,7 @@ def _choose_strengths(
         rows = torch.as_tensor(train, device=x.device)
         importance[outer, rows] = example_weights(y[rows], n_classes, balanced=probe.balanced)
     score = x.new_zeros(len(trains), len(probe.strengths))
-    models = fit(x, y, problems, n_classes=n_classes, balanced=probe.balanced)
+    models = fit(x, y, problems, n_classes=n_classes, balanced=probe.balanced, tolerance=INNER_TOLERANCE)
     for model, (outer, test) in zip(models, tests, strict=True):
         hits = model.logits(x[test]).argmax(dim=2) == y[test]
         score[outer] += hits.double() @ importance[outer, test]
@@ -182,7 +191,12 @@ def _choose_strengths(
 
 
 def _fit_batch(
-    x: Float[Tensor, "n d"], y: Int[Tensor, " n"], problems: Sequence[Problem], n_classes: int, balanced: bool
+    x: Float[Tensor, "n d"],
+    y: Int[Tensor, " n"],
+    problems: Sequence[Problem],
+    n_classes: int,
+    balanced: bool,
+    tolerance: float,
 ) -> Iterator[LinearModels]:
     standardisers = [fit_standardiser(x[p.rows]) for p in problems]
     standardised = [standardise(x[p.rows]) for standardise, p in zip(standardisers, problems, strict=True)]
@@ -194,11 +208,11 @@ def _fit_batch(
     for i, (problem, rows, basis) in enumerate(zip(problems, standardised, axes, strict=True)):
         coordinates[i, : len(rows), 0] = 1.0
         coordinates[i, : len(rows), 1 : 1 + basis.shape[1]] = rows @ basis
-        truth[i, torch.arange(len(rows)), y[problem.rows]] = 1.0
+        truth[i, torch.arange(len(rows), device=x.device), y[problem.rows]] = 1.0
         weight[i, : len(rows)] = example_weights(y[problem.rows], n_classes, balanced=balanced)
     strengths = x.new_tensor([p.strengths for p in problems])
-    objective = _Objective(coordinates, truth, weight, strengths)
-    solution, gap = _minimise(objective)
+    objective = _objective(coordinates, truth, weight, strengths)
+    solution, gap = _minimise(objective, tolerance)
     for i, (standardiser, basis) in enumerate(zip(standardisers, axes, strict=True)):
         weights = torch.einsum("dq,qrc->rdc", basis, solution[i, 1 : 1 + basis.shape[1]])
         yield LinearModels(standardiser, weights, solution[i, 0] + objective.offset[i, 0], gap[i, 0, :, 0])
@@ -212,30 +226,23 @@ def _principal_axes(rows: Float[Tensor, "n d"]) -> Float[Tensor, "d q"]:
     return span @ torch.linalg.eigh(coordinates @ coordinates.T).eigenvectors
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Objective:
-    """Mean weighted cross-entropy and penalty of f x r problems. Tensors have axes (f, n or q, r, c), some of size 1."""
+    """Mean weighted cross-entropy plus penalty of f x r problems; axes are (f, n or q, r, c), some of size 1."""
 
-    def __init__(
-        self,
-        coordinates: Float[Tensor, "f n q"],
-        truth: Float[Tensor, "f n c"],
-        weight: Float[Tensor, "f n"],
-        strengths: Float[Tensor, "f r"],
-    ) -> None:
-        total = weight.sum(dim=1)
-        present = truth.any(dim=1)
-        # scikit-learn solves two classes with one vector w, where softmax has w / 2 and -w / 2: half the penalty at the
-        # same C.
-        factor = torch.where(present.sum(dim=1) == 2, 2.0, 1.0)
-        self.coordinates = coordinates
-        self.truth = truth[:, :, None]
-        self.weight = (weight / total[:, None])[:, :, None, None]
-        self.penalty = ((factor / total)[:, None] / strengths)[:, None, :, None]
-        """|W|^2 counts half of this."""
-        self.penalised = torch.ones_like(coordinates[0, 0])[None, :, None, None]
-        self.penalised[:, 0] = 0.0
-        self.offset = torch.where(present, 0.0, ABSENT)[:, None, None]
-        self.spread = torch.einsum("fnq,fn->fq", coordinates.square(), weight / total[:, None])[:, :, None, None]
+    coordinates: Float[Tensor, "f n q"]
+    truth: Float[Tensor, "f n 1 c"]
+    """One-hot; all zero in padding."""
+    weight: Float[Tensor, "f n 1 1"]
+    """Sums to 1 over the examples; 0 in padding."""
+    penalty: Float[Tensor, "f 1 r 1"]
+    """Half of this times |W|^2 is added."""
+    penalised: Float[Tensor, "1 q 1 1"]
+    """0 for the intercept, else 1."""
+    offset: Float[Tensor, "f 1 1 c"]
+    """0, or ABSENT."""
+    spread: Float[Tensor, "f q 1 1"]
+    """Mean square of each coordinate."""
 
     def logits(self, weights: Float[Tensor, "f q r c"]) -> Float[Tensor, "f n r c"]:
         """Without the offset, hence linear in the weights."""
@@ -259,38 +266,89 @@ class _Objective:
         penalty = self.penalty * self.penalised
         return slope + penalty * weights, self.spread * sharpness + penalty
 
+    def gap(self, gradient: Float[Tensor, "f q r c"], curvature: Float[Tensor, "f q r c"]) -> Float[Tensor, "f 1 r 1"]:
+        """|gradient|^2 / (2 penalty); the intercept has no penalty, so its own curvature stands in."""
+        convexity = torch.where(self.penalised > 0, self.penalty, curvature)
+        return 0.5 * _dot(gradient, gradient / convexity)
 
-def _minimise(objective: _Objective) -> tuple[Float[Tensor, "f q r c"], Float[Tensor, "f 1 r 1"]]:
-    """L-BFGS on all problems side by side; one within tolerance stands still. Returns the weights and their gaps."""
+
+class _Move(NamedTuple):
+    """One step of L-BFGS; inverse = 0 (no move, or no curvature along it) makes it drop out."""
+
+    moved: Float[Tensor, "f q r c"]
+    turned: Float[Tensor, "f q r c"]
+    """How the gradient changed."""
+    inverse: Float[Tensor, "f 1 r 1"]
+    """1 / <moved, turned>."""
+
+
+def _objective(
+    coordinates: Float[Tensor, "f n q"],
+    truth: Float[Tensor, "f n c"],
+    weight: Float[Tensor, "f n"],
+    strengths: Float[Tensor, "f r"],
+) -> _Objective:
+    total = weight.sum(dim=1, keepdim=True)
+    present = truth.any(dim=1)
+    # scikit-learn solves two classes with one vector w, where softmax has w / 2 and -w / 2: half the penalty at one C.
+    factor = torch.where(present.sum(dim=1, keepdim=True) == 2, 2.0, 1.0)
+    penalised = torch.ones_like(coordinates[0, 0])
+    penalised[0] = 0.0
+    return _Objective(
+        coordinates=coordinates,
+        truth=truth[:, :, None],
+        weight=(weight / total)[:, :, None, None],
+        penalty=(factor / total / strengths)[:, None, :, None],
+        penalised=penalised[None, :, None, None],
+        offset=torch.where(present, 0.0, ABSENT)[:, None, None].to(coordinates),
+        spread=torch.einsum("fnq,fn->fq", coordinates.square(), weight / total)[:, :, None, None],
+    )
+
+
+def _minimise(objective: _Objective, tolerance: float) -> tuple[Float[Tensor, "f q r c"], Float[Tensor, "f 1 r 1"]]:
+    """L-BFGS on all problems side by side; returns the weights and their certified gaps.
+
+    A problem within the tolerance stands still, and a strength leaves when it is solved in every fold: weak penalties
+    need many more steps than strong ones.
+    """
     n_folds, _, q = objective.coordinates.shape
-    shape = (n_folds, q, objective.penalty.shape[2], objective.truth.shape[3])
-    weights = objective.coordinates.new_zeros(shape)
+    n_strengths, n_classes = objective.penalty.shape[2], objective.truth.shape[3]
+    weights = solution = objective.coordinates.new_zeros(n_folds, q, n_strengths, n_classes)
+    gaps = torch.zeros_like(objective.penalty)
+    working = torch.arange(n_strengths, device=weights.device)
     logits = objective.logits(weights)
     loss = objective.loss(logits, weights)
     gradient, curvature = objective.gradient(logits, weights)
-    history: list[tuple[Tensor, Tensor, Tensor]] = []
-    for _ in range(MAX_STEPS):
-        gap = _dot(gradient, gradient) / (2 * objective.penalty)
-        if (gap <= TOLERANCE).all():
-            break
-        direction = torch.where(gap <= TOLERANCE, 0.0, -_precondition(gradient, curvature, history))
+    history: list[_Move] = []
+    for step in range(MAX_STEPS + 1):
+        gap = objective.gap(gradient, curvature)
+        unsolved = (gap > tolerance).any(dim=0).flatten()
+        if step == MAX_STEPS or not unsolved.all():
+            solution, gaps = solution.index_copy(2, working, weights), gaps.index_copy(2, working, gap)
+            if step == MAX_STEPS or not unsolved.any():
+                break
+            state = (weights, logits, loss, gradient, curvature, gap)
+            weights, logits, loss, gradient, curvature, gap = (tensor[:, :, unsolved] for tensor in state)
+            objective = dataclasses.replace(objective, penalty=objective.penalty[:, :, unsolved])
+            history = [_Move(*(tensor[:, :, unsolved] for tensor in move)) for move in history]
+            working = working[unsolved]
+        direction = torch.where(gap <= tolerance, 0.0, -_precondition(gradient, curvature, history))
         change = objective.logits(direction)
         size, loss = _step_size(objective, logits, weights, change, direction, loss, _dot(gradient, direction))
         weights = weights + size * direction
         logits = logits + size * change
-        previous = gradient
+        before = gradient
         gradient, curvature = objective.gradient(logits, weights)
-        moved, turned = size * direction, gradient - previous
+        moved, turned = size * direction, gradient - before
         product = _dot(moved, turned)
-        inverse = torch.where(product > 0, 1 / product, 0.0)
-        history = [*history[-HISTORY + 1 :], (moved, turned, inverse)]
-    return weights, _dot(gradient, gradient) / (2 * objective.penalty)
+        history = [*history[-HISTORY + 1 :], _Move(moved, turned, torch.where(product > 0, 1 / product, 0.0))]
+    return solution, gaps
 
 
 def _precondition(
     gradient: Float[Tensor, "f q r c"],
     curvature: Float[Tensor, "f q r c"],
-    history: Sequence[tuple[Tensor, Tensor, Tensor]],
+    history: Sequence[_Move],
 ) -> Float[Tensor, "f q r c"]:
     """L-BFGS's two loops: the inverse Hessian times the gradient, from the last moves and a diagonal first guess.
 

@@ -128,7 +128,7 @@ def read_tensors(path: Path, manifest: Manifest) -> Iterator[tuple[str, Tensor]]
                 if _entry(tensor) != expected:
                     raise CheckpointError(f"{file}: tensor {name!r} differs from {MANIFEST}")
                 yield name, tensor
-    except SafetensorError as error:
+    except (SafetensorError, RuntimeError) as error:  # torch maps the file, and reports storage faults as RuntimeError
         raise CheckpointError(f"{file}: cannot be read: {error}") from error
 
 

@@ -7,7 +7,7 @@ Four rules carry the promises of docs/checkpoints.md, and each has a test that t
 * It is taken away by a rename to a dot name only, so what is half deleted is never listed.
 * A step that exists is replaced through `step-NNNNNNNN.replacement`, which is listed too: no moment is without an
   intact checkpoint.
-* Nothing is believed that does not match its hash. The newest is the highest step number that does; clocks are not asked.
+* Nothing is believed that does not match its hash. The newest is the highest step number that does.
 
 One process writes to a folder at a time; any number may read.
 """

@@ -1,7 +1,7 @@
 """Configuration: frozen dataclasses to JSON and back, their hash, and what differs between two of them.
 
-A JSON configuration is complete: every field is written, unknown or missing ones are refused with a suggestion. A union of dataclasses is told
-apart by a "kind" entry, the class name.
+A JSON configuration is complete: every field is written, unknown or missing ones are refused with a suggestion. Each
+dataclass carries its class name as "kind", which tells the members of a union apart and is checked when read.
 """
 
 import dataclasses
@@ -37,10 +37,7 @@ def from_json(cls: type[T], value: Any, *, where: str = "") -> T:
     Raises:
       UsageError: if a field is unknown, missing, of the wrong type, or outside its limits; the message names it.
     """
-    try:
-        return _parse(cls, value, where or "config")
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    return _parse(cls, value, where or "config")
 
 
 def overlay(config: T, changes: Mapping[str, Any], *, where: str = "config") -> T:
@@ -75,12 +72,17 @@ def read_file(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         value = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a config.json of a run or a .toml file") from None
-    except ValueError as error:
+        raise UsageError(
+            f"{path}: cannot be read ({error.strerror}); give a config.json of a run or a .toml file"
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a valid {'TOML' if path.suffix == '.toml' else 'JSON'} file: {error}") from None
     if not isinstance(value, dict):
         raise UsageError(f"{path}: holds a {type(value).__name__}, not a table of settings")
-    return value.get("config", value)
+    inside = value.get("config", value)
+    if not isinstance(inside, dict):
+        raise UsageError(f"{path}: its config is a {type(inside).__name__}, not a table of settings")
+    return inside
 
 
 def fingerprint(config: Any) -> str:
@@ -117,7 +119,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         kinds = [inner[0]] * len(value) if inner[1:] == (...,) else list(inner)
         if len(kinds) != len(value):
             raise UsageError(f"{where} must have {len(kinds)} entries, got {len(value)}")
-        return tuple(_parse(each, item, f"{where}[{i}]") for i, (each, item) in enumerate(zip(kinds, value, strict=True)))
+        entries = zip(kinds, value, strict=True)
+        return tuple(_parse(each, item, f"{where}[{i}]") for i, (each, item) in enumerate(entries))
     if kind is Path and isinstance(value, str):
         return Path(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -130,6 +133,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
 def _parse_dataclass(cls: Any, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise UsageError(f"{where} must be a table of settings, got {value!r}")
+    if value.get("kind", cls.__name__) != cls.__name__:
+        raise UsageError(f"{where}.kind must be {cls.__name__!r}, got {value['kind']!r}")
     hints, given = get_type_hints(cls), {name: item for name, item in value.items() if name != "kind"}
     for name in given:
         if name not in hints:
@@ -137,7 +142,11 @@ def _parse_dataclass(cls: Any, value: Any, where: str) -> Any:
     missing = [name for name in hints if name not in given]
     if missing:
         raise UsageError(f"{where} lacks {', '.join(missing)}: was it written by another version?")
-    return cls(**{name: _parse(hints[name], item, f"{where}.{name}") for name, item in given.items()})
+    values = {name: _parse(hints[name], item, f"{where}.{name}") for name, item in given.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def _parse_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -12,11 +12,13 @@ import birdjepa
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, commit, command and hardware, as plain JSON. Holds no names of users or hosts."""
+    """Versions, commit, command and hardware, as plain JSON. Holds no names of users or hosts: the home folder in the
+    command is written as ~.
+    """
     return {
         "birdjepa": birdjepa.__version__,
         "commit": commit(),
-        "command": ["birdjepa", *sys.argv[1:]],
+        "command": ["birdjepa", *(argument.replace(str(Path.home()), "~") for argument in sys.argv[1:])],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_model(),
@@ -37,16 +39,14 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Commit of the checkout that this code runs from, "-dirty" when it was changed; empty for an installed package."""
-    folder = Path(__file__).parent
+    """Commit of the checkout that this code runs from, "-dirty" when it was changed; empty for an installed package,
+    also where it is installed inside somebody else's checkout.
+    """
     try:
-        described = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True, text=True, timeout=5, check=True,
-        )  # fmt: skip
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return ""
-    return described.stdout.strip()
 
 
 def cpu_model() -> str:
@@ -58,3 +58,8 @@ def cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()

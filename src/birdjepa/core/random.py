@@ -26,7 +26,11 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
 
 
 def torch_generator(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Torch generator of the stream, on the device that will draw from it."""
+    """Torch generator of the stream, on the device that will draw from it.
+
+    On the CPU torch's generator takes the low 32 bits of its seed only, so that two of some ten thousand streams may
+    share their numbers. Streams are told apart by their purpose and step, so nothing that is compared ever does.
+    """
     made = torch.Generator(device=device)
     made.manual_seed(key(seed, *names) & (2**63 - 1))
     return made

@@ -1,15 +1,17 @@
 """Batches of clips: decode only the crop, in worker processes, in an order that no number of workers can change.
 
-One item of the loader is one whole batch, made by one worker as a pure function of (seed, batch number). There is nothing to save: a resumed
-run asks for the next number.
+One item of the loader is one whole batch, made by one worker as a pure function of (seed, batch number). There is
+nothing to save: a resumed run asks for the next number.
 
 Axes: b clips | s audio samples
 """
 
+import contextlib
 import dataclasses
+import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -21,12 +23,16 @@ from torch.utils.data import DataLoader, Dataset
 from birdjepa.audio import decode
 from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch, Refusal
-from birdjepa.core.errors import AudioError, UserError
+from birdjepa.core.errors import AudioError, UsageError, UserError
 from birdjepa.data.order import ExampleOrder, Visit
 from birdjepa.data.sources import Manifest
 
 MAX_ATTEMPTS = 20
-"""Substitutes tried for one unreadable example before the run gives up."""
+"""Examples tried for one position before the run gives up."""
+LONGEST_S = 86_400.0
+"""Recordings that claim to be longer than a day get the visits of a day: a damaged header may claim anything."""
+STUCK_S = 300
+"""Seconds without a batch after which the workers are given up."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,11 +68,18 @@ class LoaderConfig:
         return None if self.channel == "mean" else int(self.channel)
 
 
-class Clips(Dataset[ClipBatch]):
+class Clips(Dataset[ClipBatch | UserError]):
     """Batch number -> batch. Pure in (seed, number), and cheap to send to a worker."""
 
     def __init__(
-        self, sources: Sequence[Manifest], weights: Sequence[float], config: LoaderConfig, *, sampling_rate: int, batch_size: int, seed: int
+        self,
+        sources: Sequence[Manifest],
+        weights: Sequence[float],
+        config: LoaderConfig,
+        *,
+        sampling_rate: int,
+        batch_size: int,
+        seed: int,
     ) -> None:
         self.config = config
         self.sampling_rate = sampling_rate
@@ -74,8 +87,7 @@ class Clips(Dataset[ClipBatch]):
         self.seed = seed
         self.sources = [source.recordings() for source in sources]
         self.classes = sorted({label for source in self.sources for label in source.columns["label"] if label})
-        slots = tuple(tuple(self._slots(source)) for source in self.sources)
-        self.order = ExampleOrder(seed, slots, tuple(weights))
+        self.order = ExampleOrder(seed, [self._slots(source) for source in self.sources], weights)
         self._first = np.cumsum([0, *(len(source) for source in self.sources)])
         self._class_number = {label: number for number, label in enumerate(self.classes)}
 
@@ -83,7 +95,19 @@ class Clips(Dataset[ClipBatch]):
     def n_recordings(self) -> int:
         return int(self._first[-1])
 
-    def __getitem__(self, number: int) -> ClipBatch:
+    def __getitem__(self, number: int) -> ClipBatch | UserError:
+        """What a worker sends: the batch, or the error that ends the run, which torch would turn into a traceback."""
+        try:
+            return self.batch(number)
+        except UserError as error:
+            return error
+
+    def batch(self, number: int) -> ClipBatch:
+        """Batch of a number (0, 1, 2, ... without end).
+
+        Raises:
+          UserError: if an example and all its substitutes cannot be read.
+        """
         refused: list[Refusal] = []
         positions = range(number * self.batch_size, (number + 1) * self.batch_size)
         read = [self._read(position, refused) for position in positions]
@@ -109,7 +133,10 @@ class Clips(Dataset[ClipBatch]):
             except AudioError as error:
                 refused.append(Refusal(error.path, error.offset_s, error.reason))
                 visit = self.order.substitute(position, attempt)
-        raise UserError(f"{MAX_ATTEMPTS} recordings in a row cannot be read, the last one {refused[-1].path}: {refused[-1].reason}")
+        raise UserError(
+            f"{MAX_ATTEMPTS} recordings in a row cannot be read, the last one {refused[-1].path}: {refused[-1].reason}; "
+            "`birdjepa data scan` lists them all"
+        )
 
     def _clip(self, visit: Visit) -> Float[np.ndarray, " s"]:
         """A random stretch of the visited recording at the sampling rate, exactly clip_s long."""
@@ -117,8 +144,9 @@ class Clips(Dataset[ClipBatch]):
         path = self.sources[visit.source].path(visit.row)
         chance = random.generator(self.seed, "stretch", visit.source, visit.row, visit.epoch, visit.draw)
         room = max(0.0, decode.probe(path).duration_s - config.clip_s)
+        offset_s = chance.uniform(0, room)
         clip = decode.read_clip(
-            path, self.sampling_rate, offset_s=chance.uniform(0, room), duration_s=config.clip_s, channel=config.channel_index
+            path, self.sampling_rate, offset_s=offset_s, duration_s=config.clip_s, channel=config.channel_index
         )
         return fill(clip, round(config.clip_s * self.sampling_rate), config.short)
 
@@ -128,7 +156,7 @@ class Clips(Dataset[ClipBatch]):
     def _slots(self, source: Manifest) -> list[int]:
         if self.config.draw == "recording":
             return [1] * len(source)
-        return [max(1, round(seconds / self.config.clip_s)) for seconds in durations(source)]
+        return [max(1, round(min(seconds, LONGEST_S) / self.config.clip_s)) for seconds in durations(source)]
 
 
 def fill(clip: Float[np.ndarray, " _"], n_samples: int, short: Literal["repeat", "silence"]) -> Float[np.ndarray, " s"]:
@@ -141,7 +169,9 @@ def fill(clip: Float[np.ndarray, " _"], n_samples: int, short: Literal["repeat",
 
 
 def durations(source: Manifest) -> list[float]:
-    """Length of each recording in seconds: as the manifest says, else from the file's header; 0 for one that cannot be opened."""
+    """Length of each recording in seconds: as the manifest says, else from the file's header; 0 for one that cannot be
+    opened.
+    """
 
     def length(row: int) -> float:
         if not np.isnan(source.duration_s[row]):
@@ -155,9 +185,16 @@ def durations(source: Manifest) -> list[float]:
         return list(pool.map(length, range(len(source))))
 
 
-def batches(clips: Clips, first: int, last: int) -> Iterator[ClipBatch]:
-    """Batches number first to last - 1, from worker processes where the configuration asks for them."""
+def batches(clips: Clips, first: int, last: int) -> Generator[ClipBatch, None, None]:
+    """Batches number first to last - 1, from worker processes where the configuration asks for them.
+
+    Raises:
+      UsageError: if memory is to be pinned and there is no GPU.
+      UserError: if nothing can be read any more, or a worker died or hangs.
+    """
     config = clips.config
+    if config.pin_memory and not torch.cuda.is_available():
+        raise UsageError("loader.pin_memory is for copies to a CUDA GPU, and there is none: leave it False")
     loader = DataLoader(
         clips,
         batch_size=None,
@@ -166,13 +203,48 @@ def batches(clips: Clips, first: int, last: int) -> Iterator[ClipBatch]:
         prefetch_factor=config.prefetch if config.workers else None,
         pin_memory=config.pin_memory,
         worker_init_fn=_prepare_worker,
-        timeout=300 if config.workers else 0,
+        timeout=STUCK_S if config.workers else 0,
+        generator=torch.Generator(),  # unused, but without it torch draws from its global one
     )
-    yield from loader
+    with _reaped(), worker_errors():
+        for item in loader:
+            if isinstance(item, UserError):
+                raise item
+            yield item
+
+
+@contextlib.contextmanager
+def worker_errors() -> Iterator[None]:
+    """Turns what torch raises when a worker dies or hangs into one line.
+
+    Torch raises it from a signal handler, thus anywhere in the training process: hold this around the whole loop.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"a process that decodes recordings failed: {reason} Go on with --resume; `birdjepa data scan` finds "
+            "recordings that crash or hang the decoder, and loader.workers=0 needs no such processes"
+        ) from error
+
+
+@contextlib.contextmanager
+def _reaped() -> Iterator[None]:
+    """Kills the workers that are still there in the end: they ignore SIGTERM, and one that hangs would never leave."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    finally:
+        for child in set(multiprocessing.active_children()) - before:
+            child.join(timeout=1)
+            child.kill()
 
 
 def _prepare_worker(number: int) -> None:
-    """Signals are the training process's business: a worker that dies of one would lose the save that the signal asks for."""
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    """Signals are the training process's business: a worker that dies of one would lose the save that it asks for."""
+    for name in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(name, signal.SIG_IGN)
     os.nice(1)

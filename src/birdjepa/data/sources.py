@@ -1,13 +1,17 @@
 """DATA: one string to a manifest, the table of recordings or labelled segments that everything else reads.
 
-DATA is a folder (searched recursively), a CSV/TSV/Parquet/JSONL manifest with a `path` column relative to the manifest, or `synth`, the embedded
-data set. Nothing is decoded here. Rows keep the order of the manifest; a folder's are sorted by path.
+DATA is a folder (searched recursively), a CSV/TSV/Parquet/JSONL manifest with a `path` column relative to the
+manifest, or `synth`, the embedded data set. Nothing is decoded here. Rows keep the order of the manifest; a folder's
+are sorted by path. All four formats give the same manifest: cells become text, empty where there is nothing (null,
+NaN), whole numbers without a point.
 """
 
 import csv
 import dataclasses
 import hashlib
+import io
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +41,8 @@ class ColumnConfig:
     split: str = "split"
     fold: str = "fold"
     group: str = "group"
-    """What must not be on both sides of a split: the recording, the bird, the site. Falls back to split_group, then to the path."""
+    """What must not be on both sides of a split: the recording, the bird, the site. Falls back to split_group, then to
+    the path."""
     duration_s: str = "duration_s"
 
 
@@ -97,15 +102,16 @@ class Manifest:
         return dataclasses.replace(chosen, onset_s=np.zeros(len(chosen)), offset_s=whole)
 
     def fingerprint(self) -> str:
-        """Hash of what the rows say and of each file's size: which data a result was made from."""
+        """Hash of what the rows say and of each file's size: which data a result was made from. 16 hex digits."""
         digest = hashlib.sha256()
         for row, key in enumerate(self.keys):
             try:
                 size = self.path(row).stat().st_size
             except OSError:
                 size = -1
-            label = self.columns["label"][row]
-            digest.update(f"{key}\0{self.onset_s[row]}\0{self.offset_s[row]}\0{label}\0{size}\n".encode("utf-8", "replace"))
+            times = (self.onset_s[row], self.offset_s[row], self.duration_s[row])
+            labels = (self.columns["label"][row], self.columns["labels"][row])
+            digest.update("\0".join(map(str, (key, *times, *labels, size))).encode("utf-8", "surrogateescape") + b"\n")
         return digest.hexdigest()[:16]
 
 
@@ -193,22 +199,32 @@ def _table_rows(path: Path) -> Iterable[Mapping[str, Any]]:
         if suffix == ".parquet":
             import pyarrow.parquet as parquet
 
-            return parquet.read_table(path).to_pylist()
+            return parquet.read_table(path, partitioning=None).to_pylist()
         text = path.read_text(encoding="utf-8-sig")
         if suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [_json_row(line, number) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
         return _parse_csv(text, "\t" if suffix == ".tsv" else ",", path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise LabelError(str(path), 0.0, f"cannot be read as {suffix[1:]}: {error}") from None
 
 
+def _json_row(line: str, number: int) -> dict[str, Any]:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"line {number} holds a {type(row).__name__}, not an object")
+    return row
+
+
 def _parse_csv(text: str, delimiter: str, path: Path) -> list[dict[str, str]]:
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header = next(reader, [])
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise LabelError(str(path), 0.0, f"the header has column {twice!r} twice")
     rows = []
-    for number, cells in enumerate(reader, start=2):
+    for cells in reader:
         if len(cells) > len(header):
-            raise LabelError(str(path), 0.0, f"line {number} has {len(cells)} cells, the header {len(header)}")
+            raise LabelError(str(path), 0.0, f"line {reader.line_num} has {len(cells)} cells, the header {len(header)}")
         if cells:
             rows.append(dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True)))
     return rows
@@ -225,12 +241,16 @@ def _manifest(
         "labels": [row.get(columns.labels, "") or row.get(columns.label, "") for row in rows],
         "split": [row.get(columns.split, "") for row in rows],
         "fold": [row.get(columns.fold, "") for row in rows],
-        "group": [row.get(columns.group, "") or row.get("split_group", "") or key for row, key in zip(rows, keys, strict=True)],
+        "group": [
+            row.get(columns.group, "") or row.get("split_group", "") or key for row, key in zip(rows, keys, strict=True)
+        ],
     }
-    others = {column: [row.get(column, "") for row in rows] for column in (rows[0] if rows else ()) if column not in named}
+    unnamed = dict.fromkeys(column for row in rows for column in row if column not in named)
+    others = {column: [row.get(column, "") for row in rows] for column in unnamed}
     onset_s, offset_s = numbers(columns.onset_s, 0.0), numbers(columns.offset_s, np.nan)
     for i in np.flatnonzero(~(np.isnan(offset_s) | (offset_s > onset_s)) | (onset_s < 0)):
-        raise LabelError(name, 0.0, f"row {i + 1}: onset_s={onset_s[i]:g}, offset_s={offset_s[i]:g}; need 0 <= onset < offset")
+        times = f"onset_s={onset_s[i]:g}, offset_s={offset_s[i]:g}"
+        raise LabelError(name, 0.0, f"row {i + 1}: {times}; need 0 <= onset < offset")
     return Manifest(
         name=name,
         root=root,
@@ -243,18 +263,23 @@ def _manifest(
 
 
 def _number(text: str, absent: float, name: str, row: int, column: str) -> float:
-    if not text:
+    if not text or text.lower() == "nan":
         return absent
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise LabelError(name, 0.0, f"row {row + 1}: {column}={text!r} is not a number (decimal point, seconds)") from None
+        value = math.inf
+    if not math.isfinite(value) or value < 0:
+        raise LabelError(name, 0.0, f"row {row + 1}: {column}={text!r} is no time in seconds (with a decimal point)")
+    return value
 
 
 def _text(value: Any) -> str:
-    """A cell as text: lists become ';'-joined, nulls empty."""
+    """A cell as text: lists ';'-joined, nulls and NaN empty, whole numbers without a point, as CSV files spell them."""
     if value is None:
         return ""
     if isinstance(value, list):
-        return ";".join(map(str, value))
+        return ";".join(map(_text, value))
+    if isinstance(value, float):
+        return "" if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
     return str(value)

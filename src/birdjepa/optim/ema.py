@@ -1,4 +1,6 @@
-"""Exponential moving average of weights, in float32 whatever the model's dtype: in half precision small differences would be rounded away."""
+"""Exponential moving average of weights, in float32 whatever the model's dtype: in half precision small differences
+would be rounded away.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +26,6 @@ class Ema:
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.shadow
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for name, tensor in self.shadow.items():
-            tensor.copy_(state[name])
 
 
 def _own(tensor: Tensor) -> Tensor:

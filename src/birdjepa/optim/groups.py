@@ -1,7 +1,7 @@
 """Parameter groups: which parameters are decayed, said once, printed at start-up, and complete.
 
-Vectors (biases, gains of norms and LayerScale) and special tokens (CLS, registers) are never decayed. A parameter that no rule names would be an
-error, so the rules name everything by shape or by name.
+Vectors (biases, gains of norms and LayerScale) and special tokens (CLS, registers) are never decayed, every other
+parameter is.
 """
 
 import dataclasses

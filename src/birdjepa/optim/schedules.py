@@ -1,4 +1,6 @@
-"""Learning-rate schedules as pure functions of the step: nothing to save, and a decay can be forked from any stable checkpoint."""
+"""Learning-rate schedules as pure functions of the step: nothing to save, and a decay can be forked from any stable
+checkpoint.
+"""
 
 import dataclasses
 import math
@@ -10,16 +12,18 @@ class ScheduleConfig:
     """Factor on the learning rate over a run; lengths are shares of the run's steps."""
 
     shape: Literal["wsd", "cosine", "constant"] = "wsd"
-    """wsd: warm up, hold, decay over the last part; cosine: warm up, then half a cosine; constant: warm up, then hold."""
+    """wsd: warm up, hold, decay over the last part; cosine: warm up, then half a cosine; constant: warm up, then hold.
+    """
     warmup: float = 0.05
+    """Share of the run that the linear warm-up takes."""
     decay: float = 0.3
     """Share of the run that the decay of wsd takes."""
     decay_shape: Literal["sqrt", "linear"] = "sqrt"
     """1 - sqrt(progress), or 1 - progress."""
     start: float = 0.0
-    """Factor at the first step."""
+    """Factor that the warm-up rises from."""
     final: float = 0.0
-    """Factor after the last step."""
+    """Factor that wsd and cosine fall to, reached just after the last step."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.warmup and 0 <= self.decay and self.warmup + self.decay <= 1):

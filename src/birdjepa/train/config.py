@@ -17,6 +17,11 @@ class OnlineProbeConfig:
     """Factor on the probe's own loss."""
     optimiser: AdamWConfig = AdamWConfig(lr=1e-3, weight_decay=1e-6, beta2=0.999)
     clip_norm: float = 1.0
+    """Largest norm of the probe's own gradient; 0 does not clip."""
+
+    def __post_init__(self) -> None:
+        if self.weight <= 0 or self.clip_norm < 0:
+            raise ValueError(f"need weight > 0 (enabled=False turns it off), clip_norm >= 0; got {self.weight}, {self.clip_norm}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,10 +33,20 @@ class MonitorConfig:
     bank: int = 512
     """Newest embeddings that ranks and neighbours are computed from."""
     neighbours: int = 5
+    """Neighbours that vote in the kNN accuracy."""
     least_rank: float = 0.02
     """Alarm when the effective rank falls below this share of the best possible one."""
     least_std: float = 1e-3
     """Alarm when the mean standard deviation per dimension falls below this."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.bank < 8 or not 1 <= self.neighbours < self.bank:
+            raise ValueError(
+                "need every >= 1 step, bank >= 8 embeddings, 1 <= neighbours < bank; got "
+                f"{self.every}, {self.bank}, {self.neighbours}"
+            )
+        if not 0 <= self.least_rank < 1 or self.least_std < 0:
+            raise ValueError(f"need 0 <= least_rank < 1, least_std >= 0; got {self.least_rank}, {self.least_std}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +95,10 @@ class TrainConfig:
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} must divide batch_size={self.batch_size}")
         if self.clip_norm < 0 or not 0 <= self.ema_decay < 1 or self.threads < 0:
-            raise ValueError(f"need clip_norm >= 0, 0 <= ema_decay < 1, threads >= 0; got {self.clip_norm}, {self.ema_decay}, {self.threads}")
+            raise ValueError(
+                "need clip_norm >= 0, 0 <= ema_decay < 1, threads >= 0; got "
+                f"{self.clip_norm}, {self.ema_decay}, {self.threads}"
+            )
 
     @property
     def micro_batch(self) -> int:

@@ -1,12 +1,12 @@
 """The loop: batches in, updates out; logged, watched, saved, and the same after any interruption.
 
-Order within a step: batch, forward and backward per micro-batch, check that all is finite, clip, update, average weights, probe, log, save. A
-checkpoint named step N holds the state after N updates.
+Order within a step: batch, forward and backward per micro-batch, check that all is finite, clip, update, average
+weights, probe, log, save. A checkpoint named step N holds the state after N updates.
 """
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from birdjepa.checkpoint import store
-from birdjepa.core.batch import ClipBatch, Refusal
+from birdjepa.checkpoint.manifest import CheckpointError
+from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import Interrupted, UserError
 from birdjepa.objectives.base import Chance
 from birdjepa.optim.schedules import ScheduleConfig, factor
@@ -24,12 +25,21 @@ from birdjepa.train.progress import Progress
 from birdjepa.train.sinks import Sinks
 from birdjepa.train.state import TrainState
 
-Batches = Callable[[int, int], Iterator[ClipBatch]]
+Batches = Callable[[int, int], Generator[ClipBatch, None, None]]
 """Micro-batches number first to last - 1."""
+
+
+LEAST_REFUSED = 20
+"""Refused examples that never stop a run, however few were seen."""
 
 
 class NonFinite(UserError):
     """The loss or its gradient is not a number; the state before that step is saved."""
+
+    def __init__(self, text: str, recordings: list[int]) -> None:
+        super().__init__(text)
+        self.recordings = recordings
+        """Numbers of the step's recordings."""
 
 
 class Update(NamedTuple):
@@ -43,10 +53,17 @@ class Update(NamedTuple):
 
 
 class Trainer:
-    """Runs a state through its steps. `run` returns what was refused on the way, or raises."""
+    """Runs a state through its steps."""
 
     def __init__(
-        self, state: TrainState, config: TrainConfig, schedule: ScheduleConfig, folder: Path, *, seed: int, max_refused: float
+        self,
+        state: TrainState,
+        config: TrainConfig,
+        schedule: ScheduleConfig,
+        folder: Path,
+        *,
+        seed: int,
+        max_refused: float,
     ) -> None:
         self.state = state
         self.config = config
@@ -56,13 +73,11 @@ class Trainer:
         self.max_refused = max_refused
         self.device = next(state.objective.parameters()).device
         self.autocast = autocast_dtype(config.precision, self.device)
-        self.refused: dict[str, Refusal] = {}
-        self.n_refused = 0
         self._saved_step = state.step
 
     def run(
         self, batches: Batches, described: Mapping[str, Any], *, stop: Callable[[], bool], say: Callable[[str], None]
-    ) -> dict[str, Refusal]:
+    ) -> None:
         """Trains from the state's step to the last.
 
         Raises:
@@ -72,26 +87,28 @@ class Trainer:
         """
         config, state = self.config, self.state
         start = state.step
-        feed = batches(start * config.accumulate, config.steps * config.accumulate)
         with (
+            contextlib.closing(batches(start * config.accumulate, config.steps * config.accumulate)) as feed,
             Sinks(self.folder, config.sinks, described, first_step=start + 1) as sinks,
             Progress(start, config.steps, say) as progress,
         ):
             while state.step < config.steps:
                 if stop():
                     self.save()
-                    raise Interrupted(f"stopped at step {state.step}, saved; go on with: birdjepa pretrain --resume {self.folder}")
+                    raise Interrupted(
+                        f"stopped at step {state.step}, saved; go on with: birdjepa pretrain --resume {self.folder}"
+                    )
                 began = time.perf_counter()
                 update = self.update([next(feed) for _ in range(config.accumulate)])
                 row = self.watch(update, time.perf_counter() - began)
-                if state.step % config.log_every == 0 or state.step in (1, config.steps):
+                if state.step % config.log_every == 0 or state.step in (1, config.steps) or self.is_watched():
                     sinks.write(row)
                 if "alarm" in row:
                     say(f"step {state.step}: {row['alarm']}")
                 progress.advance(state.step, update.loss)
                 if state.step % config.checkpoint_every == 0 or state.step == config.steps:
+                    sinks.sync()
                     self.save()
-        return self.refused
 
     def update(self, batches: list[ClipBatch]) -> Update:
         """One optimiser step over its micro-batches."""
@@ -99,6 +116,7 @@ class Trainer:
         for group in state.optimiser.param_groups:
             group["lr"] = state.optimiser.defaults["lr"] * factor(state.step, config.steps, self.schedule)
         state.optimiser.zero_grad(set_to_none=True)
+        buffers = {name: buffer.clone() for name, buffer in state.objective.named_buffers()}
         losses, terms, embeddings = [], [], []
         for micro, batch in enumerate(batches):
             self.count_refused(batch)
@@ -111,6 +129,8 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(state.objective.parameters(), config.clip_norm or float("inf"))
         loss = sum(losses) / len(losses)
         if not (torch.isfinite(norm) and abs(loss) < float("inf")):
+            for name, buffer in state.objective.named_buffers():
+                buffer.copy_(buffers[name])  # batch norms have seen the bad batch
             self.stop_non_finite(loss, float(norm), batches)
         state.optimiser.step()
         state.step += 1
@@ -130,22 +150,27 @@ class Trainer:
         if probed:
             row["probe_loss"], row["probe_accuracy"] = probed
         state.bank.add(update.embedding, label, recording)
-        if state.step % config.monitor.every == 0 or state.step == config.steps:
+        if self.is_watched():
             seen = look(state.bank, config.monitor)
             row.update(seen)
             told = alarm(seen, len(state.bank.filled()), update.embedding.shape[1], config.monitor)
             if told:
                 row["alarm"] = told
         row["clips_per_s"] = config.batch_size / seconds
-        row["n_refused"] = self.n_refused
+        row["n_refused"] = state.n_refused
         return row
+
+    def is_watched(self) -> bool:
+        """Whether the monitors look at the step just done."""
+        return self.state.step % self.config.monitor.every == 0 or self.state.step == self.config.steps
 
     def save(self) -> None:
         """Writes a checkpoint of the current step, unless there is one."""
         state = self.state
         if self._saved_step == state.step:
             return
-        store.save(self.folder / "checkpoints", state.step, state.tensors(), state.meta(), retention=self.config.retention)
+        folder = self.folder / "checkpoints"
+        store.save(folder, state.step, state.tensors(), state.meta(), retention=self.config.retention)
         self._saved_step = state.step
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
@@ -156,23 +181,28 @@ class Trainer:
 
     def count_refused(self, batch: ClipBatch) -> None:
         """Keeps the reason of every refused recording; too large a share of them ends the run."""
-        self.n_refused += len(batch.refused)
-        self.refused.update({refusal.path: refusal for refusal in batch.refused})
-        seen = (self.state.step + 1) * self.config.batch_size
-        if self.n_refused > max(20, self.max_refused * seen):
-            reasons = "; ".join(f"{each.path}: {each.reason}" for each in list(self.refused.values())[:3])
+        state = self.state
+        state.n_refused += len(batch.refused)
+        state.refused.update({refusal.path: refusal for refusal in batch.refused})
+        seen = (state.step + 1) * self.config.batch_size
+        if state.n_refused > max(LEAST_REFUSED, self.max_refused * seen):
+            reasons = "; ".join(f"{each.path}: {each.reason}" for each in list(state.refused.values())[:3])
             raise UserError(
-                f"{self.n_refused} of {seen} examples could not be read, more than loader.max_refused={self.max_refused:g}: {reasons}. "
-                "`birdjepa data scan` lists them all"
+                f"{state.n_refused} of {seen} examples could not be read, more than "
+                f"loader.max_refused={self.max_refused:g}: {reasons}. `birdjepa data scan` lists them all"
             )
 
     def stop_non_finite(self, loss: float, norm: float, batches: list[ClipBatch]) -> None:
         """Saves the state before this step, and says where it happened."""
-        self.save()
+        step = self.state.step
+        try:
+            self.save()
+            saved = f"the state after step {step} is saved in {self.folder}"
+        except CheckpointError as error:
+            saved = str(error)
         recordings = sorted({int(number) for batch in batches for number in batch.recording})
         raise NonFinite(
-            f"step {self.state.step + 1}: loss {loss:g}, gradient norm {norm:g}; the state after step {self.state.step} is saved in {self.folder}. "
-            f"Lower optim.lr, or look at recordings number {', '.join(map(str, recordings[:8]))}"
+            f"step {step + 1}: loss {loss:g}, gradient norm {norm:g}; {saved}. Lower optim.lr in a new run", recordings
         )
 
 

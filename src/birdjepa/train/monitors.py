@@ -33,11 +33,6 @@ class EmbeddingBank:
     def state_dict(self) -> dict[str, Tensor]:
         return {"embedding": self.embedding, "label": self.label, "recording": self.recording}
 
-    def load(self, state: dict[str, Tensor], n_seen: int) -> None:
-        for name, tensor in self.state_dict().items():
-            tensor.copy_(state[name])
-        self.n_seen = n_seen
-
 
 def look(bank: EmbeddingBank, config: MonitorConfig) -> dict[str, float]:
     """Spread, rank and neighbourhood of the bank; empty while it holds fewer than eight embeddings."""
@@ -48,7 +43,8 @@ def look(bank: EmbeddingBank, config: MonitorConfig) -> dict[str, float]:
         "embedding_std": float(embedding.std(0).mean()),
         "effective_rank": effective_rank(embedding),
     }
-    accuracy = knn_accuracy(embedding, bank.label[: len(embedding)], bank.recording[: len(embedding)], config.neighbours)
+    label, recording = bank.label[: len(embedding)], bank.recording[: len(embedding)]
+    accuracy = knn_accuracy(embedding, label, recording, config.neighbours)
     return seen if accuracy is None else {**seen, "knn_accuracy": accuracy}
 
 
@@ -60,12 +56,14 @@ def alarm(seen: dict[str, float], n_embeddings: int, width: int, config: Monitor
     if seen["embedding_std"] < config.least_std:
         return f"collapse: embeddings hardly differ (mean std {seen['embedding_std']:.2g} < {config.least_std:g})"
     if seen["effective_rank"] < config.least_rank * best:
-        return f"collapse: effective rank {seen['effective_rank']:.1f} of at most {best} (alarm below {config.least_rank:.0%})"
+        rank = seen["effective_rank"]
+        return f"collapse: effective rank {rank:.1f} of at most {best} (alarm below {config.least_rank:.0%})"
     return None
 
 
 def effective_rank(embedding: Float[Tensor, "n e"]) -> float:
-    """Exponential of the entropy of the normalised singular values of the centred embeddings: 1 (a line) to min(n - 1, e).
+    """Exponential of the entropy of the normalised singular values of the centred embeddings: from 1 (a line, or a
+    point) to min(n - 1, e).
 
     Source: Roy & Vetterli 2007; RankMe (Garrido et al. 2023) is the same without centring.
     """
@@ -77,7 +75,8 @@ def effective_rank(embedding: Float[Tensor, "n e"]) -> float:
 def knn_accuracy(
     embedding: Float[Tensor, "n e"], label: Int[Tensor, " n"], recording: Int[Tensor, " n"], k: int
 ) -> float | None:
-    """Leave-one-recording-out majority vote of the k nearest by cosine, on centred embeddings; None with fewer than two labels.
+    """Share of labelled embeddings whose k nearest of other recordings, by cosine on centred embeddings, vote for their
+    label; None with fewer than two labels, or too few embeddings.
 
     Ties go to the label of the smallest number.
     """
@@ -88,5 +87,7 @@ def knn_accuracy(
     unit = F.normalize(embedding - embedding.mean(0), dim=1)
     similarity = (unit @ unit.T).masked_fill(recording[:, None] == recording[None, :], -torch.inf)
     best, nearest = similarity.topk(k, dim=1)
-    votes = F.one_hot(label[nearest], int(label.max()) + 1) * torch.isfinite(best).unsqueeze(-1)
-    return float((votes.sum(1).argmax(1) == label).float().mean())
+    there = torch.isfinite(best)
+    votes = (F.one_hot(label[nearest], int(label.max()) + 1) * there.unsqueeze(-1)).sum(1)
+    asked = there.any(1)
+    return float((votes.argmax(1) == label)[asked].float().mean()) if bool(asked.any()) else None

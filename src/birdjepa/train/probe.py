@@ -13,7 +13,9 @@ from birdjepa.train.config import OnlineProbeConfig
 
 
 class OnlineProbe:
-    """Watches how well a linear classifier does on the embeddings of training batches. Its gradient never reaches the encoder."""
+    """Watches how well a linear classifier does on the embeddings of training batches. Its gradient never reaches the
+    encoder.
+    """
 
     def __init__(self, config: OnlineProbeConfig, width: int, n_classes: int, seed: int, device: torch.device) -> None:
         self.config = config
@@ -36,7 +38,7 @@ class OnlineProbe:
             loss = F.cross_entropy(logits, label[known])
             self.optimiser.zero_grad(set_to_none=True)
             (self.config.weight * loss).backward()
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm or float("inf"))
             self.optimiser.step()
         accuracy = (logits.argmax(1) == label[known]).float().mean()
         return float(loss.detach()), float(accuracy)

@@ -5,11 +5,15 @@ import types
 from collections.abc import Iterable
 
 
-class StopSignal:
-    """Context manager; `stop()` tells whether a signal came. Python runs handlers between byte-codes, so the flag is all they set."""
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
-    def __init__(self, names: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)) -> None:
-        self._names = tuple(names)
+
+class StopSignal:
+    """Context manager; `stop()` tells whether a signal came. The handler only sets that flag."""
+
+    def __init__(self, names: Iterable[signal.Signals] = STOPS) -> None:
+        nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        self._names = tuple(name for name in names if not (nohup and name == signal.SIGHUP))
         self._before: dict[signal.Signals, object] = {}
         self.received: signal.Signals | None = None
 

@@ -2,10 +2,13 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import MissingExtraError
 from birdjepa.train.config import SinksConfig
@@ -17,10 +20,11 @@ class Sinks:
     """Writes one row per logged step to every sink. Context manager."""
 
     def __init__(self, folder: Path, config: SinksConfig, described: Mapping[str, Any], *, first_step: int) -> None:
+        require_extras(config)
+        self._tensorboard = _open_tensorboard(folder, first_step) if config.tensorboard else None
+        self._wandb = _open_wandb(folder, config, described) if config.wandb_project else None
         keep_rows_before(folder / METRICS, first_step)
         self._file = (folder / METRICS).open("a", encoding="utf-8")
-        self._tensorboard = _open_tensorboard(folder) if config.tensorboard else None
-        self._wandb = _open_wandb(folder, config, described) if config.wandb_project else None
 
     def __enter__(self) -> "Sinks":
         return self
@@ -32,9 +36,13 @@ class Sinks:
         if self._wandb is not None:
             self._wandb.finish()
 
+    def sync(self) -> None:
+        """Forces the rows to the disk: before a checkpoint, which a resumed run takes to follow them."""
+        os.fsync(self._file.fileno())
+
     def write(self, row: Mapping[str, Any]) -> None:
         """One row; `step` names its step. Numbers that are not finite become null."""
-        finite = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+        finite = {name: _finite(value) for name, value in row.items()}
         self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
         numbers = {name: value for name, value in finite.items() if isinstance(value, int | float) and name != "step"}
@@ -43,6 +51,17 @@ class Sinks:
                 self._tensorboard.add_scalar(name, value, row["step"])
         if self._wandb is not None:
             self._wandb.log(numbers, step=row["step"])
+
+
+def require_extras(config: SinksConfig) -> None:
+    """Refuses sinks that are not installed.
+
+    Raises:
+      MissingExtraError: naming what to install.
+    """
+    for wanted, module in ((config.tensorboard, "tensorboard"), (config.wandb_project, "wandb")):
+        if wanted and find_spec(module) is None:
+            raise MissingExtraError(module, module)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -64,18 +83,24 @@ def keep_rows_before(path: Path, step: int) -> None:
     files.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _open_tensorboard(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingExtraError("tensorboard", "tensorboard") from None
-    return SummaryWriter(str(folder / "tensorboard"))
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _open_tensorboard(folder: Path, first_step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
 
 def _open_wandb(folder: Path, config: SinksConfig, described: Mapping[str, Any]) -> Any:
-    try:
-        import wandb
-    except ImportError:
-        raise MissingExtraError("wandb", "wandb") from None
-    name = config.wandb_run or folder.name
-    return wandb.init(project=config.wandb_project, name=name, dir=str(folder), config=dict(described), resume="allow", id=name)
+    import wandb
+
+    return wandb.init(
+        project=config.wandb_project,
+        name=config.wandb_run or folder.name,
+        dir=str(folder),
+        config=dict(described),
+        id=configs.fingerprint(dict(described)),
+        resume="allow",
+    )

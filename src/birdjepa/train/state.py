@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from birdjepa.checkpoint.store import Checkpoint
+from birdjepa.core.batch import Refusal
 from birdjepa.core.errors import UserError
 from birdjepa.objectives.base import Objective
 from birdjepa.optim.ema import Ema
@@ -20,10 +21,17 @@ from birdjepa.train.probe import OnlineProbe
 
 
 class TrainState:
-    """Objective (encoder included), optimiser, averaged weights, online probe and the monitors' bank."""
+    """Objective (encoder included), optimiser, averaged weights, online probe, the monitors' bank, and what was refused."""
 
     def __init__(
-        self, objective: Objective, optimiser: AdamWConfig, config: TrainConfig, *, n_classes: int, seed: int, device: torch.device
+        self,
+        objective: Objective,
+        optimiser: AdamWConfig,
+        config: TrainConfig,
+        *,
+        n_classes: int,
+        seed: int,
+        device: torch.device,
     ) -> None:
         self.objective = objective.to(device).train()
         self.optimiser = optimiser.build(self.objective)
@@ -32,15 +40,22 @@ class TrainState:
         watched = config.probe.enabled and n_classes > 1
         self.probe = OnlineProbe(config.probe, width, n_classes, seed, device) if watched else None
         self.bank = EmbeddingBank(config.monitor.bank, width, device)
+        self.refused: dict[str, Refusal] = {}
+        """One refusal of each recording that could not be read."""
+        self.n_refused = 0
+        """Examples that could not be read; a recording may count several times."""
         self.step = 0
         """Updates done."""
+        self._make_moments()
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state under a unique name."""
         return dict(self._parts())
 
     def meta(self) -> dict[str, Any]:
-        return {"bank_seen": self.bank.n_seen}
+        """What is not a tensor."""
+        refused = [list(refusal) for refusal in self.refused.values()]
+        return {"bank_seen": self.bank.n_seen, "n_refused": self.n_refused, "refused": refused}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Takes over a checkpoint's tensors and step.
@@ -48,15 +63,21 @@ class TrainState:
         Raises:
           UserError: if the checkpoint's tensors are not exactly those of this state.
         """
-        self._fill_optimiser_state()
         own = self.tensors()
-        if own.keys() != checkpoint.tensors.keys():
-            odd = sorted(own.keys() ^ checkpoint.tensors.keys())
-            raise UserError(f"{checkpoint.path}: does not fit this configuration; {len(odd)} tensors differ, the first is {odd[0]}")
+        here, there = (
+            {(name, tensor.shape) for name, tensor in held.items()} for held in (own, checkpoint.tensors)
+        )
+        if here != there:
+            odd = sorted({name for name, _ in here ^ there})
+            raise UserError(
+                f"{checkpoint.path}: does not fit this configuration; {len(odd)} tensors differ, the first is {odd[0]}"
+            )
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(checkpoint.tensors[name])
         self.bank.n_seen = int(checkpoint.meta["bank_seen"])
+        self.n_refused = int(checkpoint.meta["n_refused"])
+        self.refused = {path: Refusal(path, offset_s, reason) for path, offset_s, reason in checkpoint.meta["refused"]}
         self.step = checkpoint.step
 
     def exported_encoder(self) -> dict[str, Tensor]:
@@ -73,8 +94,8 @@ class TrainState:
             yield from _optimiser_tensors("probe_optimiser", self.probe.optimiser)
         yield from _named("bank", self.bank.state_dict())
 
-    def _fill_optimiser_state(self) -> None:
-        """Makes the optimisers' lazily made moments, for a checkpoint to be copied into."""
+    def _make_moments(self) -> None:
+        """Makes the moments that torch's optimisers would make at their first step, so that every state has them."""
         optimisers = [self.optimiser, *([self.probe.optimiser] if self.probe else [])]
         for optimiser in optimisers:
             for group in optimiser.param_groups:

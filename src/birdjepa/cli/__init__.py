@@ -1,0 +1,63 @@
+"""The command line: parse, call one function, print. `birdjepa --help` and usage errors never import torch."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from birdjepa.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
+
+VERBS = {
+    "pretrain": "learn an encoder from recordings, without labels",
+    "embed": "embeddings of a folder or manifest into one Parquet file",
+    "probe": "how much a frozen encoder knows about labels, beside two floors",
+    "report": "one HTML file that shows a run",
+    "data": "synth: labelled synthetic bird songs; scan: what is in a collection, and what is damaged",
+    "doctor": "versions, processor, memory, audio formats, free disk on one screen",
+}
+
+USAGE = """birdjepa: self-supervised encoders for sound
+
+usage: birdjepa VERB ... (birdjepa VERB --help tells its options)
+
+{verbs}
+
+first steps:
+  birdjepa data synth songs/ --n-species 12
+  birdjepa pretrain lejepa --data songs/metadata.csv --out runs/first --train.steps 300
+  birdjepa probe runs/first/encoder --data songs/metadata.csv --folds fold
+
+exit codes: 0 done, 1 failed, 2 usage, 3 finished but some inputs were refused (failures.csv), 75 stopped and saved, go on with --resume
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())))
+        return EXIT_DONE
+    if arguments[0] in ("-V", "--version"):
+        from birdjepa import __version__
+
+        print(f"birdjepa {__version__}")
+        return EXIT_DONE
+    if arguments[0] not in VERBS:
+        tell(f"{arguments[0]!r} is not a verb; there are {', '.join(VERBS)}")
+        return EXIT_USAGE
+    try:
+        return importlib.import_module(f"birdjepa.cli.{arguments[0]}").run(arguments[1:])
+    except UserError as error:
+        tell(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - whoever read our output has gone; Python flushes at exit
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        tell("interrupted")
+        return EXIT_FAILED
+
+
+def tell(text: str) -> None:
+    """One line to the terminal's error stream, where progress goes too; results go to standard output."""
+    print(f"birdjepa: {text}", file=sys.stderr, flush=True)

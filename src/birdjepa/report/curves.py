@@ -1,0 +1,119 @@
+"""The section of curves: what metrics.jsonl logged, as small charts over the same steps."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from birdjepa.report.charts import Line, line_chart, number
+from birdjepa.report.contents import ReportContents
+from birdjepa.report.html import Html, data_block, note, section, tag
+
+MAX_POINTS = 800
+"""Points of a line; of longer runs every k-th logged step is drawn."""
+NOT_CURVES = frozenset(("step", "n_refused", "alarm"))
+
+
+class _Known(NamedTuple):
+    """How a quantity is presented."""
+
+    title: str
+    hint: str
+    share: bool = False
+
+
+KNOWN = {
+    "loss": _Known("Loss", "falls, then levels off"),
+    "invariance": _Known("Invariance", "distance between views of one clip: falls"),
+    "sigreg_excess": _Known("SIGReg above its floor", "0 = embeddings look normal"),
+    "effective_rank": _Known("Effective rank", "dimensions in use: a fall is collapse"),
+    "embedding_std": _Known("Embedding std", "mean over dimensions: 0 is collapse"),
+    "knn_accuracy": _Known("kNN accuracy", "neighbours from other recordings, by label", True),
+    "probe_accuracy": _Known("Online probe accuracy", "on training clips, not held out", True),
+    "probe_loss": _Known("Online probe loss", "cross-entropy of the probe; does not train the encoder"),
+    "lr": _Known("Learning rate", "the schedule as it was applied"),
+    "grad_norm": _Known("Gradient norm", "before clipping: spikes are trouble"),
+    "clips_per_s": _Known("Speed", "clips per second; dips are waiting for data"),
+}
+"""Order of the page; what an objective logs beyond these comes after the loss terms under its own name."""
+
+
+def curves_section(contents: ReportContents) -> Html:
+    title, lead = "Training", "The loss should fall and level off while effective rank and std stay up; a vertical red line is a collapse alarm."
+    rows = contents.metrics
+    lines = [line for line in (_line(name, rows, contents) for name in _names(rows)) if line is not None]
+    if not lines:
+        return section("curves", title, lead, note("No curves: metrics.jsonl is missing or holds no numbers yet."))
+    steps = (int(rows[0]["step"]), int(rows[-1]["step"]))
+    alarms = [(int(row["step"]), str(row["alarm"])) for row in rows if row.get("alarm")]
+    figures = [_figure(line, steps, alarms) for line in lines]
+    told = [note(tag("strong", {}, "Alarm "), f"at step {step}: {text}") for step, text in alarms[:5]]
+    if len(alarms) > 5:
+        told.append(note(f"... and {len(alarms) - 5} more alarms."))
+    origin = f"From metrics.jsonl: {len(rows)} logged steps, {steps[0]} to {steps[1]}; point at a chart to read a step."
+    if max(len(line.steps) for line in lines) < len(rows) and len(rows) > MAX_POINTS:
+        origin += f" Drawn are at most {MAX_POINTS} of them, evenly spaced."
+    if max(map(len, (line.steps for line in lines))) >= 80:
+        origin += " Bold: running mean; faint: every logged value."
+    missing = [KNOWN[name].title.lower() for name in ("effective_rank", "knn_accuracy", "probe_accuracy") if all(row.get(name) is None for row in rows)]
+    if missing:
+        origin += f" Not logged in this run: {', '.join(missing)}."
+    block = data_block("curves-data", [{"steps": list(line.steps), "values": [_short(value) for value in line.values]} for line in lines])
+    return section("curves", title, lead, *told, tag("div", {"class": "charts"}, *figures), note(origin), block)
+
+
+def _figure(line: Line, steps: tuple[int, int], alarms: Sequence[tuple[int, str]]) -> Html:
+    last = number(line.values[-1], share=line.share)
+    head = tag("div", {"class": "chart-head"}, tag("b", {}, line.title), tag("output", {"data-last": last}, last))
+    hint = line.hint
+    if line.reference is not None:
+        hint += f"; dashed: {line.reference[0]}"
+    figure = {"class": "chart", "data-share": "1" if line.share else None}
+    return tag("figure", figure, head, line_chart(line, steps, alarms), tag("figcaption", {}, hint))
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Quantities in the order of the page."""
+    logged = list(dict.fromkeys(name for row in rows for name in row if name not in NOT_CURVES))
+    known = [name for name in KNOWN if name in logged]
+    others = [name for name in logged if name not in KNOWN]
+    after = sum(name in known for name in ("loss", "invariance", "sigreg_excess"))
+    return known[:after] + others + known[after:]
+
+
+def _line(name: str, rows: Sequence[Mapping[str, Any]], contents: ReportContents) -> Line | None:
+    points = [(int(row["step"]), float(row[name])) for row in rows if _is_number(row.get(name))]
+    if not points:
+        return None
+    every = math.ceil(len(points) / MAX_POINTS)
+    points = [*points[:-1][::every], points[-1]]
+    known = KNOWN.get(name, _Known(name.replace("_", " "), "a term of the objective, or a number it logs"))
+    return Line(
+        name=name,
+        title=known.title,
+        hint=known.hint,
+        steps=[step for step, _ in points],
+        values=[value for _, value in points],
+        share=known.share,
+        reference=_reference(name, contents),
+    )
+
+
+def _reference(name: str, contents: ReportContents) -> tuple[str, float] | None:
+    if name == "sigreg_excess":
+        return "the null floor", 0.0
+    if name in ("knn_accuracy", "probe_accuracy"):
+        labels: dict[str, int] = {}
+        for source in contents.sources:
+            for label, count in source.labels.items():
+                labels[label] = labels.get(label, 0) + count
+        if labels:
+            return "share of the commonest label", max(labels.values()) / sum(labels.values())
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")

@@ -1,0 +1,103 @@
+"""A run folder into report contents: the one function that the recipes call, with what they have opened."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from birdjepa.core.errors import UsageError
+from birdjepa.data.loader import Clips
+from birdjepa.data.sources import Manifest
+from birdjepa.models.encoder import Encoder
+from birdjepa.objectives.base import Objective
+from birdjepa.objectives.lejepa import Lejepa
+from birdjepa.report import gather_run
+from birdjepa.report.contents import Absent, Failure, ReportConfig, ReportContents, SeenClip, SourceSummary
+from birdjepa.report.gather_clips import scale_of, seen_clips
+from birdjepa.report.gather_data import summarise
+from birdjepa.report.gather_neighbourhood import Neighbourhood, look_around
+
+
+def gather(
+    folder: Path,
+    *,
+    sources: Sequence[Manifest],
+    clips: Clips | None,
+    objective: Objective | None,
+    encoder: Encoder | None,
+    config: ReportConfig | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ReportContents:
+    """Everything that a report of the run says. Reads the folder, the sources' headers, one batch of clips and up to n_points stretches.
+
+    sources, clips and objective are the run's own (the objective's weights do not matter, for only its views are drawn); encoder is the exported
+    one, None where there is none yet. Without clips the data is not there, and the parts that need sound say so.
+    `progress(done, total)` is called while rows are embedded.
+
+    Raises:
+      UsageError: if the folder holds no run, or one of its files is damaged.
+    """
+    config = config or ReportConfig()
+    described = gather_run.read_json(folder / "config.json")
+    if not isinstance(described.get("config"), dict):
+        raise UsageError(f"{folder}: no run here (no config.json with a configuration)")
+    seed = int(described["config"].get("seed", 0))
+    provenance = gather_run.read_json(folder / "provenance.json")
+    started, finished = gather_run.moments_of(folder, provenance)
+    around = _around(sources, encoder, config, seed, progress)
+    front_end = encoder.front_end if encoder else objective.encoder.front_end if objective else None
+    return ReportContents(
+        name=folder.resolve().name,
+        config_hash=str(described.get("hash", "")),
+        config=described["config"],
+        provenance=provenance,
+        started=started,
+        finished=finished,
+        metrics=gather_run.metrics_of(folder),
+        probes=gather_run.probes_of(folder),
+        scale=scale_of(front_end) if front_end else None,
+        seen=_seen(clips, objective, seed, config),
+        map=around.map,
+        queries=around.queries,
+        heard=around.heard,
+        sources=_summaries(sources, provenance),
+        failures=_failures(folder, around.failures, sources),
+    )
+
+
+def _seen(clips: Clips | None, objective: Objective | None, seed: int, config: ReportConfig) -> tuple[SeenClip, ...] | Absent:
+    if clips is None:
+        return Absent("the recordings are not at hand")
+    if not isinstance(objective, Lejepa):
+        return Absent("this objective draws no views")
+    return seen_clips(clips, objective, seed=seed, n_clips=config.n_clips)
+
+
+def _around(
+    sources: Sequence[Manifest],
+    encoder: Encoder | None,
+    config: ReportConfig,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> Neighbourhood:
+    if encoder is None or not sources:
+        reason = "the recordings are not at hand" if encoder else "the run has exported no encoder yet: it has not finished"
+        return Neighbourhood(Absent(reason), Absent(reason), (), [])
+    return look_around(sources, encoder, config, seed=seed, progress=progress)
+
+
+def _summaries(sources: Sequence[Manifest], provenance: dict[str, Any]) -> tuple[SourceSummary, ...]:
+    noted = provenance.get("data")
+    noted = noted if isinstance(noted, dict) else {}
+    return tuple(summarise(source, str(noted.get(source.name, ""))) for source in sources)
+
+
+def _failures(folder: Path, more: Sequence[Failure], sources: Sequence[Manifest]) -> tuple[Failure, ...]:
+    """What the run refused, then what only the report met; paths relative to their source."""
+    noted = gather_run.failures_of(folder)
+    known = {failure.path for failure in noted}
+    roots = [f"{source.root}/" for source in sources]
+    return tuple(
+        Failure(next((failure.path.removeprefix(root) for root in roots if failure.path.startswith(root)), failure.path), *rest)
+        for failure in (*noted, *(failure for failure in more if failure.path not in known))
+        for rest in [(failure.stage, failure.reason)]
+    )

@@ -1,0 +1,95 @@
+"""The head of the page: which run this is, and how it went in one line."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from birdjepa.report.charts import number
+from birdjepa.report.contents import EmbeddingMap, ReportContents
+from birdjepa.report.data import command_of
+from birdjepa.report.html import Html, join, tag
+from birdjepa.report.probes import rate, verdict
+
+
+def header(contents: ReportContents) -> Html:
+    facts = [(name, value) for name, value in _facts(contents) if value]
+    listed = [tag("div", {}, tag("dt", {}, name), tag("dd", {}, value)) for name, value in facts]
+    command = command_of(contents.provenance)
+    typed = [tag("pre", {"class": "command"}, command)] if command else []
+    return tag(
+        "header", {}, tag("p", {"class": "kicker"}, "birdjepa report"), tag("h1", {}, contents.name),
+        *(tag("p", {"class": "verdict"}, line) for line in verdict_lines(contents)), *_tiles(contents), tag("dl", {"class": "facts"}, *listed), *typed,
+    )  # fmt: skip
+
+
+def verdict_lines(contents: ReportContents) -> list[str]:
+    """What a hurried reader must know, with intervals where there are any."""
+    rows = contents.metrics
+    if not rows:
+        return ["Nothing was logged yet."]
+    steps, wanted = int(rows[-1]["step"]), _setting(contents.config, "train", "steps")
+    done = f"{steps} steps" if wanted in (None, steps) else f"{steps} of {wanted} steps: not finished"
+    loss = [row["loss"] for row in rows if isinstance(row.get("loss"), int | float)]
+    lines = [done + (f", loss {number(loss[0])} → {number(loss[-1])}." if loss else ".")]
+    alarms = [row for row in rows if row.get("alarm")]
+    if alarms:
+        lines.append(f"Collapse alarm at {len(alarms)} logged steps, last at step {alarms[-1]['step']}: {alarms[-1]['alarm']}.")
+    for probe in contents.probes:
+        floors = ", ".join(f"{score.name} {rate(score.accuracy)}" for score in probe.scores[1:])
+        on = f" on {probe.settings['data']}" if "data" in probe.settings else ""
+        lines.append(f"Probe{on}: accuracy {rate(probe.scores[0].accuracy)}, {verdict(probe)}" + (f" ({floors})." if floors else "."))
+    if not contents.probes:
+        lines.append("Not probed yet, so nothing is known of its use.")
+    return lines
+
+
+def _tiles(contents: ReportContents) -> list[Html]:
+    """Four figures at most, each with what it is."""
+    tiles = []
+    loss = _last(contents, "loss")
+    if loss is not None:
+        tiles.append((number(loss), "final loss"))
+    rank = _last(contents, "effective_rank")
+    if rank is not None:
+        tiles.append((f"{rank:.1f}", "effective rank"))
+    if contents.probes and contents.probes[0].scores[0].accuracy is not None:
+        tiles.append((f"{contents.probes[0].scores[0].accuracy.value:.1%}", "probe accuracy"))
+    if isinstance(contents.map, EmbeddingMap) and contents.map.agreement is not None:
+        tiles.append((f"{contents.map.agreement.rate.value:.1%}", "nearest neighbour has the same label"))
+    hours = sum(source.hours for source in contents.sources)
+    if hours:
+        tiles.append((f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min", f"of sound, {sum(s.n_recordings for s in contents.sources):,} recordings"))
+    if not tiles:
+        return []
+    return [tag("div", {"class": "tiles"}, *(tag("div", {}, tag("b", {}, value), tag("span", {}, name)) for value, name in tiles))]
+
+
+def _facts(contents: ReportContents) -> list[tuple[str, str]]:
+    provenance = contents.provenance
+    packages = provenance.get("packages")
+    torch = packages.get("torch", "") if isinstance(packages, Mapping) else ""
+    cores = provenance.get("n_cores")
+    encoder = contents.config.get("encoder")
+    size = f"{encoder.get('kind', '').removesuffix('Config')} {encoder.get('size', '')}".strip() if isinstance(encoder, Mapping) else ""
+    objective = contents.config.get("objective")
+    return [
+        ("configuration", contents.config_hash),
+        ("objective", str(objective.get("kind", "")).removesuffix("Config") if isinstance(objective, Mapping) else ""),
+        ("encoder", size),
+        ("seed", str(contents.config.get("seed", ""))),
+        ("started", contents.started),
+        ("last step", contents.finished),
+        ("birdjepa", join((str(provenance.get("birdjepa", "")), *((" at ", str(provenance["commit"])) if provenance.get("commit") else ())))),
+        ("torch", str(torch)),
+        ("machine", f"{provenance.get('cpu', '')}{f', {cores} cores' if cores else ''}".strip(", ")),
+    ]
+
+
+def _last(contents: ReportContents, name: str) -> float | None:
+    return next((float(row[name]) for row in reversed(contents.metrics) if isinstance(row.get(name), int | float)), None)
+
+
+def _setting(config: Mapping[str, Any], *path: str) -> Any:
+    value: Any = config
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value

@@ -1,0 +1,135 @@
+"""Spectrograms as pictures: low frequencies at the bottom, axes in seconds and kHz, windows drawn on them, a button that plays.
+
+Axes: t frames | m mel bands
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from birdjepa.report.contents import HeardClip, Scale, SeenView
+from birdjepa.report.html import Html, join, tag
+from birdjepa.report.png import data_uri, encode_png
+
+RANGE_DB = 65.0
+"""Between the darkest and the brightest shade."""
+KHZ = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 192.0)
+THUMBNAIL = (220, 64)
+"""Most columns and rows of a thumbnail."""
+
+
+class Levels(NamedTuple):
+    """Decibels of the darkest and the brightest shade."""
+
+    low: float
+    high: float
+
+
+def levels(frames: Float[np.ndarray, "t m"]) -> Levels:
+    """Shades that suit a spectrogram: up to its loudest thousandth, down to its quiet background but not below `RANGE_DB`."""
+    high = float(np.quantile(frames, 0.999))
+    low = float(np.quantile(frames, 0.05))
+    return Levels(max(high - RANGE_DB, min(low, high - 20.0)), high)
+
+
+def spectrogram(frames: Float[np.ndarray, "t m"], shades: Levels, alt: str, *, thumbnail: bool = False) -> Html:
+    """A picture element that fills the width it is given."""
+    columns, rows = THUMBNAIL if thumbnail else frames.shape
+    image = _pool(_pool(frames, columns).T, rows)[::-1]
+    source = data_uri(encode_png(np.ascontiguousarray(image, dtype=np.float64), *shades), "image/png")
+    return tag("img", {"src": source, "alt": alt, "loading": "lazy", "decoding": "async", "width": image.shape[1], "height": image.shape[0]})
+
+
+def annotated(clip: HeardClip, views: Sequence[SeenView], shades: Levels, scale: Scale, sound: int) -> Html:
+    """A large spectrogram with both axes, a box for each view, and a play button."""
+    shown_s = len(clip.frames) / scale.frame_rate
+    boxes = [_box(view, number, shown_s) for number, view in enumerate(views)]
+    alt = f"Spectrogram of {described(clip)}, {shown_s:.1f} s"
+    picture = tag(
+        "div", {"class": "picture"}, spectrogram(clip.frames, shades, alt), *boxes, _playhead(), play_button(sound, described(clip))
+    )
+    grid = (tag("div", {"class": "khz"}, *_khz_ticks(scale)), picture, tag("div", {"class": "seconds"}, *_second_ticks(shown_s)))
+    return tag("div", {"class": "spectrogram"}, *grid)
+
+
+def playable(clip: HeardClip, sound: int) -> Html:
+    """A thumbnail with a play button."""
+    alt = f"Spectrogram of {described(clip)}, {clip.duration_s:.1f} s"
+    image = spectrogram(clip.frames, levels(clip.frames), alt, thumbnail=True)
+    return tag("div", {"class": "picture"}, image, _playhead(), play_button(sound, described(clip)))
+
+
+def view_picture(view: SeenView, shades: Levels, sound: int) -> Html:
+    """A view as the encoder saw it; its button plays the stretch of sound that it was made from."""
+    end_s = view.start_s + view.duration_s
+    alt = f"View {view.name}: {view.start_s:.2f} to {end_s:.2f} s, augmented"
+    button = play_button(sound, f"the sound under view {view.name}", stretch=(view.start_s, end_s))
+    picture = tag("div", {"class": "picture"}, spectrogram(view.frames, shades, alt), _playhead(), button)
+    kind = "global" if view.is_global else "local"
+    caption = tag("figcaption", {}, tag("b", {"class": kind}, view.name), f" {view.start_s:.2f}–{end_s:.2f} s")
+    return tag("figure", {"class": "view", "style": f"flex-grow:{view.duration_s:.4g}"}, picture, caption)
+
+
+def play_button(sound: int, what: str, *, stretch: tuple[float, float] | None = None) -> Html:
+    """A button for one of the page's sounds, or for a stretch of it in seconds."""
+    attributes = {"class": "play", "type": "button", "data-sound": sound, "aria-label": f"Play {what}"}
+    if stretch is not None:
+        attributes |= {"data-from": float(stretch[0]), "data-to": float(stretch[1])}
+    return tag("button", attributes)
+
+
+def described(clip: HeardClip) -> str:
+    """A clip in words: its label if it has one, and its recording."""
+    return f"{clip.label} ({clip.recording})" if clip.label else clip.recording
+
+
+def _box(view: SeenView, number: int, shown_s: float) -> Html:
+    """A view's window; boxes are inset one into the other so that edges and names stay apart."""
+    inset = 2 + 3 * (number % 8)
+    at = f"left:{100 * view.start_s / shown_s:.3f}%;width:{100 * view.duration_s / shown_s:.3f}%;top:{inset}px;bottom:{inset}px"
+    kind = "global" if view.is_global else "local"
+    name = tag("span", {"style": f"top:{13 * (number % 8)}px"}, view.name)
+    title = f"{view.name}: {view.start_s:.2f} to {view.start_s + view.duration_s:.2f} s"
+    return tag("div", {"class": f"box {kind}", "style": at, "title": title}, name)
+
+
+def _playhead() -> Html:
+    return tag("i", {"class": "playhead", "hidden": True})
+
+
+def _khz_ticks(scale: Scale) -> list[Html]:
+    """Round frequencies at their height in percent, not closer than a tenth of the picture."""
+    hz, bands = scale.band_hz, np.arange(len(scale.band_hz))
+    ticks, last = [], -1.0
+    for khz in KHZ:
+        if not hz[0] <= 1000 * khz <= hz[-1]:
+            continue
+        height = 100 * (float(np.interp(1000 * khz, hz, bands)) + 0.5) / len(hz)
+        if height - last >= 10 and height <= 96:
+            ticks.append(tag("span", {"style": f"bottom:{height:.2f}%"}, f"{khz:g}"))
+            last = height
+    return [*ticks, tag("span", {"class": "unit"}, "kHz")]
+
+
+def _second_ticks(shown_s: float) -> list[Html]:
+    step = next((step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 30) if shown_s / step <= 8), 60)
+    seconds = [i * step for i in range(int(shown_s / step) + 1) if i * step <= 0.96 * shown_s]
+    spans = [tag("span", {"style": f"left:{100 * second / shown_s:.2f}%"}, f"{second:g}") for second in seconds]
+    return [*spans, tag("span", {"class": "unit"}, "s")]
+
+
+def _pool(values: Float[np.ndarray, "n k"], most: int) -> Float[np.ndarray, "_ k"]:
+    """At most so many rows: each the mean of its neighbours."""
+    if len(values) <= most:
+        return values
+    edges = np.linspace(0, len(values), most + 1).round().astype(int)
+    return np.add.reduceat(values, edges[:-1], axis=0) / np.diff(edges)[:, None]
+
+
+def legend() -> Html:
+    """The shades, from quiet to loud."""
+    ramp = np.linspace(0, 1, 64)[None]
+    image = tag("img", {"class": "ramp", "src": data_uri(encode_png(ramp, 0.0, 1.0), "image/png"), "alt": "from dark (quiet) to bright (loud)"})
+    return join(("quiet ", image, " loud"))

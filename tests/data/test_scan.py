@@ -1,0 +1,128 @@
+"""A scan gives one row per file, whatever the files do, and the same with any number of workers."""
+
+import csv
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from birdjepa.audio.decode import AUDIO_SUFFIXES
+from birdjepa.data.scan import DURATION_QUANTILES, ScanReport, scan
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Path]]:
+    """Nine files: four good ones, one of them cut short, and five to refuse."""
+    folder = tmp_path_factory.mktemp("collection")
+    noise = 0.1 * np.random.default_rng(0).standard_normal(32_000)
+    soundfile.write(folder / "a.wav", noise, 32_000)
+    soundfile.write(folder / "B.FLAC", np.stack([noise, noise], 1), 16_000)
+    soundfile.write(folder / "c.wav", np.zeros(48_000), 48_000)
+    (folder / "d.wav").write_bytes((folder / "a.wav").read_bytes()[:20_044])
+    (folder / "e.flac").write_bytes((folder / "B.FLAC").read_bytes()[:30_000])
+    (folder / "f.mp3").write_text("<!DOCTYPE html><p>gone</p>")
+    (folder / "g.wav").touch()
+    nan = noise.astype(np.float32)
+    nan[100] = np.nan
+    soundfile.write(folder / "h.wav", nan, 32_000, subtype="FLOAT")
+    os.mkfifo(folder / "=i.wav")
+    return [(path.name, path) for path in sorted(folder.iterdir())]
+
+
+@pytest.fixture(scope="module")
+def deep(collection: list[tuple[str, Path]]) -> ScanReport:
+    return scan(collection, n_workers=1)
+
+
+def test_one_row_per_file(collection: list[tuple[str, Path]], deep: ScanReport) -> None:
+    keys = [file.key for file in deep.good] + [file.key for file in deep.refused]
+    assert sorted(keys) == sorted(key for key, _ in collection)
+    assert deep.n_files == 9
+    assert [file.key for file in deep.good] == ["B.FLAC", "a.wav", "c.wav", "d.wav"]
+    assert {file.key: (file.stage, file.reason.split(":")[0]) for file in deep.refused} == {
+        "=i.wav": ("open", "not a file"),
+        "e.flac": ("decode", "truncated"),
+        "f.mp3": ("open", "not audio"),
+        "g.wav": ("open", "empty"),
+        "h.wav": ("decode", "not finite"),
+    }
+
+
+def test_what_is_in_there(deep: ScanReport) -> None:
+    assert deep.hours == pytest.approx((1.0 + 2.0 + 1.0 + 0.3125) / 3600)
+    assert deep.by_sampling_rate() == {16_000: 1, 32_000: 2, 48_000: 1}
+    assert deep.by_channels() == {1: 3, 2: 1}
+    assert deep.by_format() == {"FLAC/PCM_16": 1, "WAV/PCM_16": 3}
+    assert deep.by_note() == {"shorter than its header says": 1, "silent": 1}
+    assert deep.by_reason() == {"not a file": 1, "truncated": 1, "not audio": 1, "empty": 1, "not finite": 1}
+    quantiles = deep.duration_quantiles_s()
+    assert tuple(quantiles) == DURATION_QUANTILES
+    assert (quantiles[0.0], quantiles[0.5], quantiles[1.0]) == (0.3125, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("n_workers", [2, 4])
+def test_same_with_more_workers(collection: list[tuple[str, Path]], deep: ScanReport, n_workers: int) -> None:
+    assert scan(iter(collection), n_workers=n_workers) == deep
+
+
+def test_headers_only(collection: list[tuple[str, Path]]) -> None:
+    report = scan(collection, n_workers=1, deep=False)
+    assert [file.key for file in report.refused] == ["=i.wav", "f.mp3", "g.wav"]
+    assert {file.key: file.n_samples for file in report.good}["d.wav"] == 32_000  # the header's claim
+    assert report.by_note() == {}
+
+
+def test_written_tables(deep: ScanReport, tmp_path: Path) -> None:
+    deep.write(tmp_path)
+    with (tmp_path / "files.csv").open(newline="", encoding="utf-8") as file:
+        good = list(csv.DictReader(file))
+    assert [row["path"] for row in good] == ["B.FLAC", "a.wav", "c.wav", "d.wav"]
+    assert good[0] == {
+        "path": "B.FLAC",
+        "duration_s": "2",
+        "sampling_rate": "16000",
+        "channels": "2",
+        "n_samples": "32000",
+        "format": "FLAC",
+        "subtype": "PCM_16",
+        "notes": "",
+    }
+    with (tmp_path / "failures.csv").open(newline="", encoding="utf-8") as file:
+        refused = list(csv.DictReader(file))
+    assert refused[0] == {"path": "'=i.wav", "stage": "open", "offset_s": "0", "reason": "not a file: a named pipe"}
+
+
+def test_slow_and_greedy_files_cost_one_row(tmp_path: Path) -> None:
+    """An hour of silence takes longer than 20 ms to decode; its neighbours are not touched."""
+    with soundfile.SoundFile(tmp_path / "long.wav", "w", 48_000, 1, "PCM_16") as file:
+        file.write(np.zeros(10))
+    data = bytearray((tmp_path / "long.wav").read_bytes())
+    data[40:44] = struct.pack("<I", 1 << 30)
+    with (tmp_path / "long.wav").open("wb") as file:
+        file.write(data)
+        file.truncate(1 << 30)
+    soundfile.write(tmp_path / "short.wav", np.zeros(100), 32_000)
+    files = [(name, tmp_path / name) for name in ("short.wav", "long.wav", "short.wav")]
+    report = scan(files, n_workers=1, timeout_s=0.25)
+    assert [file.key for file in report.good] == ["short.wav", "short.wav"]
+    assert [(file.key, file.stage) for file in report.refused] == [("long.wav", "worker")]
+    assert report.refused[0].reason.startswith("decoder timed out:")
+
+
+def test_nothing_to_scan() -> None:
+    report = scan([], n_workers=1)
+    assert (report.n_files, report.hours, report.duration_quantiles_s()) == (0, 0, {})
+
+
+def test_formats_edge(shared_data: Path) -> None:
+    folder = shared_data / "formats_edge"
+    files = [(str(path.relative_to(folder)), path) for path in sorted(folder.rglob("*"))]
+    report = scan([file for file in files if file[1].is_file()], n_workers=2, timeout_s=20.0)
+    assert report.n_files == sum(path.is_file() for _, path in files)
+    assert {file.stage for file in report.refused} == {"open"}
+    suffixes = {Path(file.key).suffix.lower() for file in report.good}
+    assert suffixes <= AUDIO_SUFFIXES
+    assert all(kind in ("not audio", "unsupported", "empty") for kind in report.by_reason())
