@@ -1,7 +1,8 @@
-"""Embedding a folder of files against the encoder's bare forward pass, in the same run: must be at least 0.8 for ViT-S.
+"""Embedding a folder of files against the encoder's bare forward pass, in the same run: at least 0.8 for ViT-S.
 
-Folders of WAV, FLAC and OGG (44.1 kHz mono, one clip per file, and a few long recordings) are synthesised, then embedded
-end to end (decode, resample, mel, transformer, Parquet), in turns with `encoder.pooled` on the same batches in memory.
+Folders of WAV, FLAC and OGG (44.1 kHz mono, half of the clips in files of their own, half in long recordings) are
+synthesised, then embedded end to end (decode, resample, mel, transformer, Parquet), in turns with `encoder.pooled` on
+as many clips in memory.
 
     python benchmarks/embed.py [--quick] [--no-record]
 """
@@ -27,7 +28,7 @@ RATE = 44_100
 BATCH = 16
 CLIP_S = 5.0
 SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS"}
-N_CLIPS = {"tiny": 96, "small": 48}
+N_CLIPS = {"tiny": 96, "small": 32}
 
 
 def write(path: Path, duration_s: float, seed: int) -> None:
@@ -44,12 +45,12 @@ def write(path: Path, duration_s: float, seed: int) -> None:
 
 
 def synthesise(folder: Path, suffix: str, n_clips: int) -> None:
-    """Half of the clips in files of their own, half in recordings of a minute."""
+    """Half of the clips in files of their own, half in recordings of 8 clips."""
     folder.mkdir()
     for index in range(n_clips // 2):
         write(folder / f"short{index:03d}.{suffix}", CLIP_S, index)
-    for index in range(n_clips // 2 // 12):
-        write(folder / f"long{index:03d}.{suffix}", 12 * CLIP_S, 1000 + index)
+    for index in range(n_clips // 2 // 8):
+        write(folder / f"long{index:03d}.{suffix}", 8 * CLIP_S, 1000 + index)
 
 
 def make_encoder(size: str) -> Encoder:

@@ -63,6 +63,10 @@ def truncate(file: Path, size: int) -> None:
     os.truncate(file, size)
 
 
+def lengthen(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"\n")
+
+
 def zero_page(file: Path) -> None:
     data = bytearray(file.read_bytes())
     start = min(4096, len(data) // 2)
@@ -94,7 +98,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "empty": lambda file: truncate(file, 0),
     "half": lambda file: truncate(file, file.stat().st_size // 2),
     "one byte short": lambda file: truncate(file, file.stat().st_size - 1),
-    "one byte more": lambda file: file.write_bytes(file.read_bytes() + b"\n") and None,
+    "one byte more": lengthen,
     "page of zeros": zero_page,
     "of another step": swap_with_other_step,
     "folder": replace_by_folder,

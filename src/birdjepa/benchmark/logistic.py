@@ -30,7 +30,7 @@ from birdjepa.core.errors import UsageError
 
 TOLERANCE = 1e-8
 """Certified distance to the minimum of the mean loss, in nats."""
-INNER_TOLERANCE = 1e-5
+INNER_TOLERANCE = 1e-4
 """The same while C is chosen, where only held-out hits are counted."""
 HISTORY = 10
 MAX_STEPS = 1000

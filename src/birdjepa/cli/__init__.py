@@ -27,7 +27,8 @@ first steps:
   birdjepa pretrain lejepa --data songs/metadata.csv --out runs/first --train.steps 300
   birdjepa probe runs/first/encoder --data songs/metadata.csv --folds fold
 
-exit codes: 0 done, 1 failed, 2 usage, 3 finished but some inputs were refused (failures.csv), 75 stopped and saved, go on with --resume
+exit codes: 0 done, 1 failed, 2 usage, 3 finished but some inputs were refused (failures.csv),
+75 stopped and saved: go on with --resume
 """
 
 

@@ -1,5 +1,8 @@
 """Parsing with tyro, so that every verb treats flags, help and bad values alike."""
 
+import contextlib
+import io
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -13,13 +16,31 @@ T = TypeVar("T")
 def parse(kind: type[T], argv: Sequence[str], *, prog: str, description: str, default: T | None = None) -> T:
     """An instance of a configuration class from the command line, over a default where there is one.
 
+    A verb's own arguments have flags that take no value (--json); a configuration's booleans take one (True, False).
+
     Raises:
-      UsageError: if a value is outside its limits; tyro itself exits with 2 on an unknown flag or a value of the wrong type.
+      UsageError: in one line, if an option is unknown or a value is of the wrong type or outside its limits.
     """
-    config = (tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes) if default is None else (tyro.conf.FlagConversionOff,)
+    boxed = io.StringIO()
     try:
-        if default is None:
-            return tyro.cli(kind, args=list(argv), prog=prog, description=description, config=config)
-        return tyro.cli(kind, args=list(argv), prog=prog, description=description, default=default, config=config)
+        with contextlib.redirect_stderr(boxed):
+            if default is None:
+                config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+                return tyro.cli(kind, args=list(argv), prog=prog, description=description, config=config)
+            config = (tyro.conf.FlagConversionOff,)
+            return tyro.cli(kind, args=list(argv), prog=prog, description=description, default=default, config=config)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UsageError(f"{unboxed(boxed.getvalue())} ({prog} --help tells all options)") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def unboxed(text: str) -> str:
+    """tyro's framed complaint in one line: what is wrong, and the option that was perhaps meant."""
+    lines = [re.sub(r"[\u2500-\u257f|]+", " ", line).strip() for line in text.splitlines()]
+    parts = [part.split() for part in "\n".join(lines[1:]).split("\n\n")]
+    words = " ".join(parts[0]) if parts else ""
+    meant = [word for part in parts if part[:1] == ["Perhaps"] for word in part if word.startswith("--")]
+    return f"{words}; did you mean {meant[0]}?" if meant else words

@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -30,12 +29,12 @@ class ScanArguments:
     data: tyro.conf.Positional[str]
     """A folder, a manifest, or synth."""
     out: Path | None = None
-    """Folder for files.csv and failures.csv; without it failures.csv is written here, and only if there are failures."""
+    """Folder for files.csv and failures.csv; without it they are written here, and only if a file was refused."""
     workers: int = 2
     """Processes that decode; a file that crashes or hangs one costs one row."""
     timeout_s: float = 300.0
     """Longest time for one file in seconds."""
-    headers_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    headers_only: bool = False
     """Read headers only: fast, but damage inside a file goes unseen."""
     json: bool = False
     """Print one JSON object instead of a table."""
@@ -49,9 +48,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def run_synth(argv: Sequence[str]) -> int:
-    arguments = parse(
-        SynthArguments, argv, prog="birdjepa data synth", description="Writes labelled synthetic bird songs and soundscapes."
-    )
+    told = "Writes labelled synthetic bird songs and soundscapes."
+    arguments = parse(SynthArguments, argv, prog="birdjepa data synth", description=told)
     spoken = 0
 
     def progress(done: int, total: int) -> None:
@@ -65,9 +63,8 @@ def run_synth(argv: Sequence[str]) -> int:
 
 
 def run_scan(argv: Sequence[str]) -> int:
-    arguments = parse(
-        ScanArguments, argv, prog="birdjepa data scan", description="Decodes every file and tells what is there and what is damaged."
-    )
+    told = "Decodes every file and tells what is there and what is damaged."
+    arguments = parse(ScanArguments, argv, prog="birdjepa data scan", description=told)
     manifest = open_data(arguments.data).recordings()
     files = [(key, manifest.path(row)) for row, key in enumerate(manifest.keys)]
     found = scan(files, n_workers=arguments.workers, timeout_s=arguments.timeout_s, deep=not arguments.headers_only)
@@ -90,12 +87,12 @@ def summary(found: ScanReport) -> dict[str, object]:
         "n_good": len(found.good),
         "n_refused": len(found.refused),
         "hours": found.hours,
-        "by_sampling_rate": found.by_sampling_rate,
-        "by_channels": found.by_channels,
-        "by_format": found.by_format,
-        "by_note": found.by_note,
-        "by_reason": found.by_reason,
-        "duration_quantiles_s": found.duration_quantiles_s,
+        "by_sampling_rate": found.by_sampling_rate(),
+        "by_channels": found.by_channels(),
+        "by_format": found.by_format(),
+        "by_note": found.by_note(),
+        "by_reason": found.by_reason(),
+        "duration_quantiles_s": found.duration_quantiles_s(),
         "refused": [{"path": each.key, "stage": each.stage, "reason": each.reason} for each in found.refused],
     }
 
@@ -103,13 +100,13 @@ def summary(found: ScanReport) -> dict[str, object]:
 def show(name: str, found: ScanReport) -> None:
     """The scan as a table for people."""
     table = Table(title=f"{name}: {found.n_files} files, {found.hours:.2f} hours", show_header=False)
-    quantiles = ", ".join(f"{share:.0%}: {seconds:.1f}" for share, seconds in found.duration_quantiles_s.items())
+    quantiles = ", ".join(f"{share:.0%}: {seconds:.1f}" for share, seconds in found.duration_quantiles_s().items())
     for title, counts in (
-        ("sampling rates (Hz)", found.by_sampling_rate),
-        ("channels", found.by_channels),
-        ("formats", found.by_format),
-        ("worth knowing", found.by_note),
-        ("refused", found.by_reason),
+        ("sampling rates (Hz)", found.by_sampling_rate()),
+        ("channels", found.by_channels()),
+        ("formats", found.by_format()),
+        ("worth knowing", found.by_note()),
+        ("refused", found.by_reason()),
     ):
         if counts:
             table.add_row(title, "\n".join(f"{value}: {count}" for value, count in counts.items()))

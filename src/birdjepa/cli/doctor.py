@@ -28,6 +28,7 @@ def rows() -> list[tuple[str, str]]:
     origin, device = provenance(), pick_device("auto")
     formats = soundfile.available_formats()
     wanted = ("WAV", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF")
+    audio = " ".join(f"{name} {'yes' if name in formats else 'NO'}" for name in wanted)
     disk = shutil.disk_usage(".")
     return [
         ("birdjepa", f"{origin['birdjepa']} {origin['commit']}".strip()),
@@ -37,7 +38,7 @@ def rows() -> list[tuple[str, str]]:
         ("memory", memory()),
         ("accelerator", accelerator(device)),
         ("precision", "bf16 (this processor has instructions for it)" if has_bf16(device) else "fp32"),
-        ("audio", " ".join(f"{name} {'yes' if name in formats else 'NO'}" for name in wanted) + f" ({soundfile.__libsndfile_version__})"),
+        ("audio", f"{audio} ({soundfile.__libsndfile_version__})"),
         ("extras", ", ".join(f"{name} {'yes' if find_spec(module) else 'no'}" for name, module in EXTRAS.items())),
         ("free disk here", f"{disk.free / 1e9:.1f} of {disk.total / 1e9:.1f} GB"),
     ]
@@ -54,4 +55,6 @@ def memory() -> str:
 
 def accelerator(device: torch.device) -> str:
     """Name of the device that training would take."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else {"mps": "Apple GPU"}.get(device.type, "none: CPU")
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "Apple GPU" if device.type == "mps" else "none: CPU"

@@ -12,9 +12,9 @@ from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.lejepa import RECIPES
 
 DESCRIPTION = (
-    "Pretrains an encoder. Start from a recipe (birdjepa pretrain lejepa --data DATA --out RUN), from a file (--config FILE, a saved config.json or "
-    "TOML laid over the recipe), or go on with a stopped run (--resume RUN). Every setting below can be given; the run folder keeps the whole "
-    "configuration."
+    "Pretrains an encoder. Start from a recipe (birdjepa pretrain lejepa --data DATA --out RUN), from a file (--config "
+    "FILE, a saved config.json or TOML laid over the recipe), or go on with a stopped run (--resume RUN). Every "
+    "setting below can be given; the run folder keeps the whole configuration."
 )
 
 
@@ -45,7 +45,11 @@ def configure(argv: Sequence[str]) -> PretrainConfig:
     if file is not None:
         default = configs.overlay(default, configs.read_file(Path(file)), where=file)
     return parse(
-        PretrainConfig, rest[1:] if named else rest, prog="birdjepa pretrain RECIPE", description=DESCRIPTION, default=default
+        PretrainConfig,
+        rest[1:] if named else rest,
+        prog="birdjepa pretrain RECIPE",
+        description=DESCRIPTION,
+        default=default,
     )
 
 

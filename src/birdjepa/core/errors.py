@@ -1,6 +1,7 @@
 """Errors that a user can mend, and the exit codes that scripts rely on.
 
-Everything derived from `UserError` reaches the terminal as one line that says what to do; anything else is a bug and keeps its traceback.
+Everything derived from `UserError` reaches the terminal as one line that says what to do; anything else is a bug and
+keeps its traceback.
 """
 
 EXIT_DONE = 0

@@ -1,6 +1,7 @@
 """Files that are either whole or absent: written beside, synced, renamed.
 
-A kill at any moment leaves the old file or the new one. `durable=False` skips the syncs where a lost file is no loss (pictures, reports).
+A kill at any moment leaves the old file or the new one. `durable=False` skips the syncs where a lost file is no loss
+(pictures, reports).
 """
 
 import contextlib
@@ -30,9 +31,14 @@ def write_json(path: Path | str, value: Any, *, durable: bool = True) -> None:
     write_text(path, json.dumps(_finite(value), indent=2) + "\n", durable=durable)
 
 
-def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Mapping[str, Any]], *, durable: bool = True) -> None:
+def write_csv(
+    path: Path | str, header: Sequence[str], rows: Iterable[Mapping[str, Any]], *, durable: bool = True
+) -> None:
     """Replaces path with a CSV table atomically. Cells that a spreadsheet would run as a formula are quoted with '."""
-    with replacing(path, durable=durable) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        replacing(path, durable=durable) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.DictWriter(file, fieldnames=list(header), extrasaction="raise")
         writer.writeheader()
         for row in rows:

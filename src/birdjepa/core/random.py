@@ -1,7 +1,7 @@
 """Named random streams: every use of chance is a pure function of (seed, names, counters).
 
-There is no random state to carry or to save. `generator(seed, "mask", step)` gives the same numbers in any process, on any worker, before or
-after a resume, and a new consumer changes nobody else's numbers.
+There is no random state to carry or to save. `generator(seed, "mask", step)` gives the same numbers in any process, on
+any worker, before or after a resume, and a new consumer changes nobody else's numbers.
 """
 
 import hashlib

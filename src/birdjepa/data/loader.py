@@ -134,8 +134,8 @@ class Clips(Dataset[ClipBatch | UserError]):
                 refused.append(Refusal(error.path, error.offset_s, error.reason))
                 visit = self.order.substitute(position, attempt)
         raise UserError(
-            f"{MAX_ATTEMPTS} recordings in a row cannot be read, the last one {refused[-1].path}: {refused[-1].reason}; "
-            "`birdjepa data scan` lists them all"
+            f"{MAX_ATTEMPTS} recordings in a row cannot be read, the last one {refused[-1].path}: "
+            f"{refused[-1].reason}; `birdjepa data scan` lists them all"
         )
 
     def _clip(self, visit: Visit) -> Float[np.ndarray, " s"]:

@@ -19,7 +19,7 @@ from birdjepa.nn.position import rotary, sincos
 
 SIZES = {
     "nano": (64, 2, 2),
-    "tiny": (192, 6, 3),
+    "tiny": (192, 4, 3),
     "small": (384, 12, 6),
     "base": (768, 12, 12),
     "large": (1024, 24, 16),

@@ -26,7 +26,7 @@ class ScheduleConfig:
     """Factor that wsd and cosine fall to, reached just after the last step."""
 
     def __post_init__(self) -> None:
-        if not (0 <= self.warmup and 0 <= self.decay and self.warmup + self.decay <= 1):
+        if not (self.warmup >= 0 and self.decay >= 0 and self.warmup + self.decay <= 1):
             raise ValueError(f"need warmup + decay <= 1, both >= 0, got {self.warmup} + {self.decay}")
         if not (0 <= self.start <= 1 and 0 <= self.final <= 1):
             raise ValueError(f"start and final must be in [0, 1], got {self.start}, {self.final}")

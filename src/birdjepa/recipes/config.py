@@ -2,9 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from birdjepa.audio.clips import ClipConfig
 from birdjepa.audio.logmel import LogMelConfig
@@ -38,10 +35,11 @@ class PretrainConfig:
     front_end: LogMelConfig = LogMelConfig()
     patch: PatchConfig = PatchConfig()
     encoder: VitConfig = VitConfig()
+    """The transformer."""
     pooling: Pooling = "mean+std"
     """How tokens become the embedding that the objective compares and that users get."""
     clips: ClipConfig = ClipConfig()
-    objective: Annotated[LejepaConfig, tyro.conf.arg(name="objective")] = LejepaConfig()
+    objective: LejepaConfig = LejepaConfig()
     optim: AdamWConfig = AdamWConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
@@ -59,10 +57,11 @@ class PretrainConfig:
         patch_s = self.patch.frames / self.front_end.frame_rate
         if self.loader.clip_s < longest + patch_s / 2 + self.front_end.window / self.front_end.sampling_rate:
             raise UsageError(
-                f"loader.clip_s={self.loader.clip_s:g} s is too short for views of {longest:g} s; set --loader.clip-s {longest + 1:g}"
+                f"loader.clip_s={self.loader.clip_s:g} s is too short for views of {longest:g} s; "
+                f"set --loader.clip-s {longest + 1:g}"
             )
         if self.train.micro_batch < 2:
-            raise UsageError("train.batch-size / train.accumulate must be at least 2 clips, for the objective compares clips")
+            raise UsageError("train.batch-size / train.accumulate must be at least 2: the objective compares clips")
         self.encoder_config()
 
     def encoder_config(self) -> EncoderConfig:

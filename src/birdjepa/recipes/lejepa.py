@@ -1,12 +1,46 @@
-"""LeJEPA recipes: functions that return a whole configuration, each headed by what it is for and what it measured."""
+"""LeJEPA recipes: functions that return a whole configuration, each headed by what it is for."""
 
+import dataclasses
+
+from birdjepa.data.loader import LoaderConfig
+from birdjepa.models.patch import PatchConfig
+from birdjepa.models.projector import ProjectorConfig
+from birdjepa.objectives.lejepa import LejepaConfig
+from birdjepa.objectives.views import ViewsConfig
+from birdjepa.optim.groups import AdamWConfig
 from birdjepa.recipes.config import PretrainConfig
+from birdjepa.train.config import TrainConfig
 
 
 def lejepa() -> PretrainConfig:
-    """The default: a tiny ViT on log-mels, for a CPU or a first look on a GPU."""
-    return PretrainConfig()
+    """The default, sized for a CPU: a tiny ViT, 320 ms patches, short views. What it reaches on real audio is in benchmarks/RESULTS.md."""
+    return PretrainConfig(
+        patch=PatchConfig(frames=32, mels=16),
+        pooling="rows+std",
+        objective=LejepaConfig(
+            views=ViewsConfig(n_global=2, global_s=1.92, n_local=2, local_s=0.96), projector=ProjectorConfig(hidden=512)
+        ),
+        optim=AdamWConfig(lr=2e-3),
+        train=TrainConfig(steps=1000, batch_size=128),
+    )
 
 
-RECIPES = {"lejepa": lejepa}
+def demo() -> PretrainConfig:
+    """The default on the embedded data set in a few minutes: what `make demo` runs."""
+    base = lejepa()
+    return dataclasses.replace(base, train=dataclasses.replace(base.train, steps=160, batch_size=96, checkpoint_every=80))
+
+
+def small() -> PretrainConfig:
+    """A ViT-S on a GPU: LeJEPA's published views, batch and optimiser, 160 ms patches on 5 s."""
+    return PretrainConfig(
+        loader=LoaderConfig(clip_s=6.0, workers=8, pin_memory=True),
+        patch=PatchConfig(frames=16, mels=16),
+        objective=LejepaConfig(views=ViewsConfig(n_global=2, global_s=5.0, n_local=6, local_s=1.6)),
+        optim=AdamWConfig(lr=5e-4),
+        train=TrainConfig(steps=50_000, batch_size=512, checkpoint_every=1000),
+    )
+
+
+RECIPES = {"lejepa": lejepa, "demo": demo, "small": small}
 """What `birdjepa pretrain NAME` takes."""

@@ -60,13 +60,19 @@ def write_report(folder: Path, contents: ReportContents) -> Path:
 def _page(title: str, body: tuple[Html, ...]) -> str:
     style, script = _resource("page.css"), _resource("page.js")
     trusted = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{trusted}'"
+    policy = (
+        f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{trusted}'"
+    )
     head = tag(
         "head", {}, tag("meta", {"charset": "utf-8"}), tag("meta", {"http-equiv": "Content-Security-Policy", "content": policy}),
         tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}), tag("meta", {"name": "color-scheme", "content": "light dark"}),
         tag("link", {"rel": "icon", "href": "data:,"}), tag("title", {}, title), tag("style", {}, Html(style)),
     )  # fmt: skip
-    return "<!DOCTYPE html>\n" + tag("html", {"lang": "en"}, head, tag("body", {}, join(body), tag("script", {}, Html(script)))) + "\n"
+    return (
+        "<!DOCTYPE html>\n"
+        + tag("html", {"lang": "en"}, head, tag("body", {}, join(body), tag("script", {}, Html(script))))
+        + "\n"
+    )
 
 
 def _resource(name: str) -> str:

@@ -8,7 +8,7 @@ from birdjepa.benchmark.bootstrap import Estimate
 from birdjepa.report.html import Html, join, tag
 
 WIDTH, HEIGHT = 320, 150
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 22
+LEFT, RIGHT, TOP, BOTTOM = 46, 18, 8, 22
 """Margins of a line chart, for the labels of its axes."""
 
 
@@ -68,7 +68,15 @@ def line_chart(line: Line, steps: tuple[int, int], alarms: Sequence[tuple[int, s
     marks += [_step_label(x, tick) for tick in x.ticks(4) if tick == round(tick)]
     if line.reference is not None and y.low <= line.reference[1] <= y.high:
         name, level = line.reference
-        marks.append(_rule("reference", LEFT, WIDTH - RIGHT, y(level), tag("title", {}, f"{name}: {number(level, share=line.share)}")))
+        marks.append(
+            _rule(
+                "reference",
+                LEFT,
+                WIDTH - RIGHT,
+                y(level),
+                tag("title", {}, f"{name}: {number(level, share=line.share)}"),
+            )
+        )
     for step, text in alarms:
         at = {"class": "alarm", "x1": x(step), "x2": x(step), "y1": TOP, "y2": HEIGHT - BOTTOM}
         marks.append(tag("line", at, tag("title", {}, f"step {step}: {text}")))
@@ -80,22 +88,31 @@ def line_chart(line: Line, steps: tuple[int, int], alarms: Sequence[tuple[int, s
     if len(points) == 1:
         marks.append(tag("circle", {"class": "dot", "cx": points[0][0], "cy": points[0][1], "r": 3}))
     summary = f"{line.title} from step {line.steps[0]} to {line.steps[-1]}: {number(line.values[0])} to {number(line.values[-1])}"
-    cursor = join((tag("line", {"class": "cursor", "y1": TOP, "y2": HEIGHT - BOTTOM}), tag("circle", {"class": "cursor", "r": 3.2})))
+    cursor = join(
+        (
+            tag("line", {"class": "cursor", "y1": TOP, "y2": HEIGHT - BOTTOM}),
+            tag("circle", {"class": "cursor", "r": 3.2}),
+        )
+    )
     box = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": summary}
     return tag("svg", box, *marks, cursor)
 
 
 def interval_chart(rows: Sequence[tuple[str, Estimate]], *, chance: float | None) -> Html:
-    """One line per row: a dot at its value and a bar over its interval, on an axis of shares; chance is a dashed line."""
+    """One line per row: a dot at its value and a bar over its interval, on an axis of shares; chance, where near, is dashed."""
     left, right, pitch, bottom = 190, 70, 30, 24
     width, height = 640, pitch * len(rows) + bottom + 6
     bounds = [bound for _, row in rows for bound in (row.value, row.low, row.high) if math.isfinite(bound)]
-    low = max(0.0, min([*bounds, *([chance] if chance is not None else [])]) - 0.04)
-    x = Axis(low, min(1.0, max(bounds) + 0.04), left, width - right)
+    least = min(bounds)
+    if chance is not None and least - 0.15 < chance < least:
+        least = chance
+    x = Axis(max(0.0, least - 0.04), min(1.0, max(bounds) + 0.04), left, width - right)
     marks = []
     for tick in x.ticks(6):
         marks.append(tag("line", {"class": "grid", "x1": x(tick), "x2": x(tick), "y1": 4, "y2": height - bottom}))
-        marks.append(tag("text", {"class": "tick", "x": x(tick), "y": height - 8, "text-anchor": "middle"}, f"{tick:.0%}"))
+        marks.append(
+            tag("text", {"class": "tick", "x": x(tick), "y": height - 8, "text-anchor": "middle"}, f"{tick:.0%}")
+        )
     if chance is not None and x.low <= chance <= x.high:
         at = {"class": "reference", "x1": x(chance), "x2": x(chance), "y1": 4, "y2": height - bottom}
         marks.append(tag("line", at, tag("title", {}, f"chance: {chance:.1%}")))
@@ -108,13 +125,17 @@ def interval_chart(rows: Sequence[tuple[str, Estimate]], *, chance: float | None
         marks.append(tag("circle", {"class": f"dot {kind}", "cx": x(row.value), "cy": y, "r": 5.5}))
         marks.append(tag("text", {"class": f"name {kind}", "x": width - right + 10, "y": y + 4.5}, f"{row.value:.1%}"))
     spoken = "; ".join(f"{name} {row.value:.1%}" for name, row in rows)
-    return tag("svg", {"class": "intervals", "viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": f"Accuracy: {spoken}"}, *marks)
+    return tag(
+        "svg",
+        {"class": "intervals", "viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": f"Accuracy: {spoken}"},
+        *marks,
+    )
 
 
 def number(value: float, *, share: bool = False) -> str:
     """A number as short as it can be read."""
     if share:
-        return f"{value:.3g}" if abs(value) > 1 else f"{100 * value:.3g} %"
+        return f"{100 * value:.3g}%"
     if value == 0:
         return "0"
     if abs(value) >= 10_000 or abs(value) < 0.001:

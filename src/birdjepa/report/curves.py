@@ -38,7 +38,10 @@ KNOWN = {
 
 
 def curves_section(contents: ReportContents) -> Html:
-    title, lead = "Training", "The loss should fall and level off while effective rank and std stay up; a vertical red line is a collapse alarm."
+    title, lead = (
+        "Training",
+        "The loss should fall and level off while effective rank and std stay up; a vertical red line is a collapse alarm.",
+    )
     rows = contents.metrics
     lines = [line for line in (_line(name, rows, contents) for name in _names(rows)) if line is not None]
     if not lines:
@@ -54,21 +57,29 @@ def curves_section(contents: ReportContents) -> Html:
         origin += f" Drawn are at most {MAX_POINTS} of them, evenly spaced."
     if max(map(len, (line.steps for line in lines))) >= 80:
         origin += " Bold: running mean; faint: every logged value."
-    missing = [KNOWN[name].title.lower() for name in ("effective_rank", "knn_accuracy", "probe_accuracy") if all(row.get(name) is None for row in rows)]
+    missing = [
+        KNOWN[name].title.lower()
+        for name in ("effective_rank", "knn_accuracy", "probe_accuracy")
+        if all(row.get(name) is None for row in rows)
+    ]
     if missing:
         origin += f" Not logged in this run: {', '.join(missing)}."
-    block = data_block("curves-data", [{"steps": list(line.steps), "values": [_short(value) for value in line.values]} for line in lines])
+    block = data_block(
+        "curves-data",
+        [{"steps": list(line.steps), "values": [_short(value) for value in line.values]} for line in lines],
+    )
     return section("curves", title, lead, *told, tag("div", {"class": "charts"}, *figures), note(origin), block)
 
 
 def _figure(line: Line, steps: tuple[int, int], alarms: Sequence[tuple[int, str]]) -> Html:
     last = number(line.values[-1], share=line.share)
     head = tag("div", {"class": "chart-head"}, tag("b", {}, line.title), tag("output", {"data-last": last}, last))
+    chart = line_chart(line, steps, alarms)
     hint = line.hint
-    if line.reference is not None:
+    if line.reference is not None and 'class="reference"' in chart:
         hint += f"; dashed: {line.reference[0]}"
     figure = {"class": "chart", "data-share": "1" if line.share else None}
-    return tag("figure", figure, head, line_chart(line, steps, alarms), tag("figcaption", {}, hint))
+    return tag("figure", figure, head, chart, tag("figcaption", {}, hint))
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -27,10 +27,17 @@ def origin_section(contents: ReportContents) -> Html:
     title, lead = "Configuration and origin", "Everything that this run can be made again from."
     provenance = {key: value for key, value in contents.provenance.items() if key not in ("packages", "command")}
     packages = contents.provenance.get("packages")
-    rows = [("command", command_of(contents.provenance)), *((key, _written(value)) for key, value in provenance.items())]
+    rows = [
+        ("command", command_of(contents.provenance)),
+        *((key, _written(value)) for key, value in provenance.items()),
+    ]
     if isinstance(packages, Mapping):
         rows += [(str(name), str(version)) for name, version in packages.items()]
-    known = table(("", ""), [(name, tag("code", {}, value)) for name, value in rows if value]) if contents.provenance else None
+    known = (
+        table(("", ""), [(name, tag("code", {}, value)) for name, value in rows if value])
+        if contents.provenance
+        else None
+    )
     config = tag("pre", {}, json.dumps(contents.config, indent=2, ensure_ascii=False))
     return section(
         "origin", title, lead,
@@ -94,17 +101,30 @@ def _refused(contents: ReportContents) -> Html:
     kinds = collections.Counter(failure.reason.partition(":")[0] for failure in contents.failures)
     shown = contents.failures[:MAX_FAILURES]
     rows = [(failure.path, failure.stage, failure.reason) for failure in shown]
-    more = [note(f"... and {len(contents.failures) - len(shown)} more in failures.csv.")] if len(contents.failures) > len(shown) else []
+    more = (
+        [note(f"... and {len(contents.failures) - len(shown)} more in failures.csv.")]
+        if len(contents.failures) > len(shown)
+        else []
+    )
     summary = tag("summary", {}, f"{len(contents.failures)} refused: {_counts(dict(kinds.most_common()))}")
     opened = {"open": len(shown) <= 12}
     origin = note("From failures.csv, and (stage report) what could not be read while this page was made.")
-    return tag("div", {}, heading, tag("details", opened, summary, table(("recording", "stage", "reason"), rows), *more), origin)
+    return tag(
+        "div",
+        {},
+        heading,
+        tag("details", opened, summary, table(("recording", "stage", "reason"), rows), *more),
+        origin,
+    )
 
 
 def _played(played: list[HeardClip]) -> Html:
     """Whose sounds the page holds: attribution is what most free licences ask for."""
     unique = {(clip.source, clip.recording): clip for clip in played}
-    rows = [(clip.recording, clip.label, clip.licence or "not stated", clip.attribution or "not stated") for clip in unique.values()]
+    rows = [
+        (clip.recording, clip.label, clip.licence or "not stated", clip.attribution or "not stated")
+        for clip in unique.values()
+    ]
     summary = tag("summary", {}, f"Sounds in this page: {len(rows)} recordings, with licence and attribution")
     told = note("Stretches of these recordings are embedded in this file: mind their licences when you pass it on.")
     return tag("details", {}, summary, told, table(("recording", "label", "licence", "attribution"), rows))

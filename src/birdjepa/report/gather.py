@@ -64,7 +64,9 @@ def gather(
     )
 
 
-def _seen(clips: Clips | None, objective: Objective | None, seed: int, config: ReportConfig) -> tuple[SeenClip, ...] | Absent:
+def _seen(
+    clips: Clips | None, objective: Objective | None, seed: int, config: ReportConfig
+) -> tuple[SeenClip, ...] | Absent:
     if clips is None:
         return Absent("the recordings are not at hand")
     if not isinstance(objective, Lejepa):
@@ -80,7 +82,9 @@ def _around(
     progress: Callable[[int, int], None] | None,
 ) -> Neighbourhood:
     if encoder is None or not sources:
-        reason = "the recordings are not at hand" if encoder else "the run has exported no encoder yet: it has not finished"
+        reason = (
+            "the recordings are not at hand" if encoder else "the run has exported no encoder yet: it has not finished"
+        )
         return Neighbourhood(Absent(reason), Absent(reason), (), [])
     return look_around(sources, encoder, config, seed=seed, progress=progress)
 
@@ -97,7 +101,10 @@ def _failures(folder: Path, more: Sequence[Failure], sources: Sequence[Manifest]
     known = {failure.path for failure in noted}
     roots = [f"{source.root}/" for source in sources]
     return tuple(
-        Failure(next((failure.path.removeprefix(root) for root in roots if failure.path.startswith(root)), failure.path), *rest)
+        Failure(
+            next((failure.path.removeprefix(root) for root in roots if failure.path.startswith(root)), failure.path),
+            *rest,
+        )
         for failure in (*noted, *(failure for failure in more if failure.path not in known))
         for rest in [(failure.stage, failure.reason)]
     )

@@ -27,7 +27,13 @@ def scale_of(front_end: LogMel) -> Scale:
 
 
 def hear(
-    samples: Float[np.ndarray, " s"], source: Manifest, row: int, front_end: LogMel, *, label: str, start_s: float | None
+    samples: Float[np.ndarray, " s"],
+    source: Manifest,
+    row: int,
+    front_end: LogMel,
+    *,
+    label: str,
+    start_s: float | None,
 ) -> HeardClip:
     """A stretch of a manifest's row, at the front end's sampling rate, with its spectrogram."""
     short = max(0, front_end.config.window - len(samples))
@@ -57,8 +63,12 @@ def seen_clips(clips: Clips, objective: Lejepa, *, seed: int, n_clips: int) -> t
     seen = []
     for number in _varied(batch, n_clips):
         source, row = places[int(batch.recording[number])]
-        heard = hear(batch.clips[number].numpy(), source, row, front_end, label=source.columns["label"][row], start_s=None)
-        views = [view for kind, group in zip("GL", both, strict=True) for view in _views(group, number, kind, front_end)]
+        heard = hear(
+            batch.clips[number].numpy(), source, row, front_end, label=source.columns["label"][row], start_s=None
+        )
+        views = [
+            view for kind, group in zip("GL", both, strict=True) for view in _views(group, number, kind, front_end)
+        ]
         seen.append(SeenClip(heard, tuple(views)))
     return tuple(seen)
 

@@ -28,7 +28,9 @@ def summarise(source: Manifest, fingerprint: str) -> SourceSummary:
     seconds = claimed.sum() if known else sum(found) / max(1, len(found)) * len(recordings)
     rates = collections.Counter(info.sampling_rate for info in infos)
     labels = collections.Counter(label for label in source.columns["label"] if label)
-    licences = collections.Counter(cell(recordings, LICENCE_COLUMNS, row) or "not stated" for row in range(len(recordings)))
+    licences = collections.Counter(
+        cell(recordings, LICENCE_COLUMNS, row) or "not stated" for row in range(len(recordings))
+    )
     return SourceSummary(
         name=source.name,
         fingerprint=fingerprint,

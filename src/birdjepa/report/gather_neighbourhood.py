@@ -46,7 +46,12 @@ class _Point(NamedTuple):
 
 
 def look_around(
-    sources: Sequence[Manifest], encoder: Encoder, config: ReportConfig, *, seed: int, progress: Callable[[int, int], None] | None
+    sources: Sequence[Manifest],
+    encoder: Encoder,
+    config: ReportConfig,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
 ) -> Neighbourhood:
     """Embeds up to n_points rows of all sources together, and finds who is near whom."""
     pooling = encoder.config.pooling if encoder.config.pooling != "cls" else "mean"
@@ -81,7 +86,9 @@ def look_around(
         recordings=tuple(point.source.keys[point.row] for point in points),
         heard=tuple(place.get(i) for i in range(len(points))),
         n_rows=n_rows,
-        pooling=pooling if pooling == encoder.config.pooling else f"{pooling}, for a CLS token cannot be confined to a stretch",
+        pooling=pooling
+        if pooling == encoder.config.pooling
+        else f"{pooling}, for a CLS token cannot be confined to a stretch",
         agreement=_agreement(standard, points, seed),
     )
     heard = tuple(_hear(points[i], encoder) for i in heard_points)
@@ -118,7 +125,9 @@ def _draw(sizes: list[int], n_points: int, seed: int) -> list[Int[np.ndarray, " 
     total = sum(sizes)
     chosen = random.generator(seed, "report", "points").permutation(total)[:n_points]
     first = np.cumsum([0, *sizes])
-    return [np.sort(chosen[(chosen >= low) & (chosen < low + size)] - low) for low, size in zip(first, sizes, strict=False)]
+    return [
+        np.sort(chosen[(chosen >= low) & (chosen < low + size)] - low) for low, size in zip(first, sizes, strict=False)
+    ]
 
 
 def _neighbours(
@@ -129,9 +138,7 @@ def _neighbours(
     if len(set(groups.tolist())) < 2:
         return Absent("all rows belong to one group, so that there are no neighbours from other recordings"), []
     chosen = _choose_queries(points, config.n_queries, seed)
-    found = nearest(
-        standard[chosen], standard, config.n_neighbours, query_groups=groups[chosen], bank_groups=groups
-    )
+    found = nearest(standard[chosen], standard, config.n_neighbours, query_groups=groups[chosen], bank_groups=groups)
     heard: list[int] = []
     queries = []
     for query, index, similarity in zip(chosen, found.index.tolist(), found.similarity.tolist(), strict=True):

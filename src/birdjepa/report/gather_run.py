@@ -15,7 +15,7 @@ from birdjepa.core.errors import UsageError
 from birdjepa.report.contents import Failure, ProbeResult, ProbeScore
 from birdjepa.train.sinks import METRICS, read_metrics
 
-FLOOR_NAMES = {"logmel": "log-mel statistics", "random": "same encoder, untrained"}
+FLOOR_NAMES = {"logmel": "log-mel statistics", "random": "the untrained encoder"}
 ESTIMATES = ("accuracy", "macro_f1", "balanced_accuracy")
 SETTINGS = (
     *("data", "encoder", "classifier", "pooling", "layer", "fold_column", "n_groups", "seed", "n_resamples"),
@@ -112,7 +112,9 @@ def moments_of(folder: Path, provenance: Mapping[str, Any]) -> tuple[str, str]:
 
 def _folds(folds: list[Any]) -> str:
     return ", ".join(
-        f"{fold.get('name', i)} ({fold['accuracy']:.3f})" if isinstance(fold, Mapping) and "accuracy" in fold else _text(fold)
+        f"{fold.get('name', i)} ({fold['accuracy']:.3f})"
+        if isinstance(fold, Mapping) and "accuracy" in fold
+        else _text(fold)
         for i, fold in enumerate(folds, start=1)
     )
 

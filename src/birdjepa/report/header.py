@@ -32,11 +32,11 @@ def verdict_lines(contents: ReportContents) -> list[str]:
     lines = [done + (f", loss {number(loss[0])} → {number(loss[-1])}." if loss else ".")]
     alarms = [row for row in rows if row.get("alarm")]
     if alarms:
-        lines.append(f"Collapse alarm at {len(alarms)} logged steps, last at step {alarms[-1]['step']}: {alarms[-1]['alarm']}.")
+        times = "1 logged step" if len(alarms) == 1 else f"{len(alarms)} logged steps"
+        lines.append(f"Alarm at {times}, last at step {alarms[-1]['step']}: {alarms[-1]['alarm']}.")
     for probe in contents.probes:
-        floors = ", ".join(f"{score.name} {rate(score.accuracy)}" for score in probe.scores[1:])
         on = f" on {probe.settings['data']}" if "data" in probe.settings else ""
-        lines.append(f"Probe{on}: accuracy {rate(probe.scores[0].accuracy)}, {verdict(probe)}" + (f" ({floors})." if floors else "."))
+        lines.append(f"Probe{on}: accuracy {rate(probe.scores[0].accuracy)}, {verdict(probe, with_rates=True)}.")
     if not contents.probes:
         lines.append("Not probed yet, so nothing is known of its use.")
     return lines
@@ -47,7 +47,7 @@ def _tiles(contents: ReportContents) -> list[Html]:
     tiles = []
     loss = _last(contents, "loss")
     if loss is not None:
-        tiles.append((number(loss), "final loss"))
+        tiles.append((f"{loss:.3g}", "last loss"))
     rank = _last(contents, "effective_rank")
     if rank is not None:
         tiles.append((f"{rank:.1f}", "effective rank"))
@@ -57,10 +57,21 @@ def _tiles(contents: ReportContents) -> list[Html]:
         tiles.append((f"{contents.map.agreement.rate.value:.1%}", "nearest neighbour has the same label"))
     hours = sum(source.hours for source in contents.sources)
     if hours:
-        tiles.append((f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min", f"of sound, {sum(s.n_recordings for s in contents.sources):,} recordings"))
+        tiles.append(
+            (
+                f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min",
+                f"of sound, {sum(s.n_recordings for s in contents.sources):,} recordings",
+            )
+        )
     if not tiles:
         return []
-    return [tag("div", {"class": "tiles"}, *(tag("div", {}, tag("b", {}, value), tag("span", {}, name)) for value, name in tiles))]
+    return [
+        tag(
+            "div",
+            {"class": "tiles"},
+            *(tag("div", {}, tag("b", {}, value), tag("span", {}, name)) for value, name in tiles),
+        )
+    ]
 
 
 def _facts(contents: ReportContents) -> list[tuple[str, str]]:
@@ -69,7 +80,11 @@ def _facts(contents: ReportContents) -> list[tuple[str, str]]:
     torch = packages.get("torch", "") if isinstance(packages, Mapping) else ""
     cores = provenance.get("n_cores")
     encoder = contents.config.get("encoder")
-    size = f"{encoder.get('kind', '').removesuffix('Config')} {encoder.get('size', '')}".strip() if isinstance(encoder, Mapping) else ""
+    size = (
+        f"{encoder.get('kind', '').removesuffix('Config')} {encoder.get('size', '')}".strip()
+        if isinstance(encoder, Mapping)
+        else ""
+    )
     objective = contents.config.get("objective")
     return [
         ("configuration", contents.config_hash),
@@ -78,14 +93,24 @@ def _facts(contents: ReportContents) -> list[tuple[str, str]]:
         ("seed", str(contents.config.get("seed", ""))),
         ("started", contents.started),
         ("last step", contents.finished),
-        ("birdjepa", join((str(provenance.get("birdjepa", "")), *((" at ", str(provenance["commit"])) if provenance.get("commit") else ())))),
+        (
+            "birdjepa",
+            join(
+                (
+                    str(provenance.get("birdjepa", "")),
+                    *((" at ", str(provenance["commit"])) if provenance.get("commit") else ()),
+                )
+            ),
+        ),
         ("torch", str(torch)),
         ("machine", f"{provenance.get('cpu', '')}{f', {cores} cores' if cores else ''}".strip(", ")),
     ]
 
 
 def _last(contents: ReportContents, name: str) -> float | None:
-    return next((float(row[name]) for row in reversed(contents.metrics) if isinstance(row.get(name), int | float)), None)
+    return next(
+        (float(row[name]) for row in reversed(contents.metrics) if isinstance(row.get(name), int | float)), None
+    )
 
 
 def _setting(config: Mapping[str, Any], *path: str) -> Any:

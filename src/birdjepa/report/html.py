@@ -37,7 +37,9 @@ def data_block(identifier: str, value: Any) -> Html:
     return Html(f'<script type="application/json" id="{escape(identifier)}">{text}</script>')
 
 
-def table(header: Iterable[str], rows: Iterable[Iterable[str]], *, numeric: Iterable[int] = (), caption: str = "") -> Html:
+def table(
+    header: Iterable[str], rows: Iterable[Iterable[str]], *, numeric: Iterable[int] = (), caption: str = ""
+) -> Html:
     """A table that scrolls by itself where it is too wide; columns whose number is in `numeric` are set flush right."""
     right = set(numeric)
 
@@ -63,7 +65,11 @@ def section(identifier: str, title: str, lead: str, *children: str) -> Html:
     """A part of the page with the one sentence that says what to look for."""
     heading = tag("h2", {"id": f"{identifier}-title"}, title)
     return tag(
-        "section", {"id": identifier, "aria-labelledby": f"{identifier}-title"}, heading, tag("p", {"class": "lead"}, lead), *children
+        "section",
+        {"id": identifier, "aria-labelledby": f"{identifier}-title"},
+        heading,
+        tag("p", {"class": "lead"}, lead),
+        *children,
     )
 
 

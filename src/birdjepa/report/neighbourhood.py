@@ -32,7 +32,10 @@ def map_section(contents: ReportContents) -> Html:
     classes = [label for label, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     shown = classes[:MAX_CLASSES]
     places = _place(made.xy)
-    groups = [_group(i, [k for k, label in enumerate(made.labels) if label == name], places, made) for i, name in enumerate(shown)]
+    groups = [
+        _group(i, [k for k, label in enumerate(made.labels) if label == name], places, made)
+        for i, name in enumerate(shown)
+    ]
     rest = [k for k, label in enumerate(made.labels) if label not in set(shown)]
     said = f"Map of {len(made.labels)} embeddings with {len(classes)} labels"
     svg = tag(
@@ -66,8 +69,8 @@ def neighbours_section(contents: ReportContents) -> Html:
     agreement = contents.map.agreement if isinstance(contents.map, EmbeddingMap) else None
     found = [tag("p", {"class": "finding"}, _agreement(agreement))] if agreement else []
     origin = (
-        "Similarity is the cosine of standardised embeddings. Other recordings means another `group` of the manifest (the recording itself where it names none). "
-        "✓ same label, ✗ another label, no mark where one is missing. Queries: one of each label as far as there is room, drawn by the seed. "
+        "Similarity is the cosine of standardised embeddings. Other recordings are those of another group, as the manifest's column "
+        "of that name tells (the recording itself where it is empty). ✓ same label, ✗ another label, no mark where one is missing. Queries: one of each label as far as there is room, drawn by the seed. "
         "All clips are brought to one loudness."
     )
     return section("neighbours", title, lead, *found, tag("div", {"class": "queries"}, *rows), note(origin))
@@ -88,7 +91,11 @@ def _group(number: int | None, points: Sequence[int], places: Float[np.ndarray, 
     marks = [
         tag(
             "path",
-            {"class": "heard" if made.heard[k] is not None else None, "d": shape, "transform": f"translate({places[k, 0]:.1f} {places[k, 1]:.1f})"},
+            {
+                "class": "heard" if made.heard[k] is not None else None,
+                "d": shape,
+                "transform": f"translate({places[k, 0]:.1f} {places[k, 1]:.1f})",
+            },
         )
         for k in points
     ]
@@ -119,7 +126,10 @@ def _map_origin(made: EmbeddingMap) -> Html:
 def _query(query: Query, heard: Sequence[HeardClip]) -> Html:
     clip = heard[query.heard]
     asked = tag("figure", {"class": "query"}, playable(clip, query.heard), _caption(clip, None))
-    hits = [tag("figure", {"class": "hit"}, playable(heard[hit.heard], hit.heard), _caption(heard[hit.heard], hit)) for hit in query.hits]
+    hits = [
+        tag("figure", {"class": "hit"}, playable(heard[hit.heard], hit.heard), _caption(heard[hit.heard], hit))
+        for hit in query.hits
+    ]
     if not hits:
         hits = [note("no recording of another group")]
     return tag("div", {"class": "row"}, asked, *hits)
@@ -133,11 +143,17 @@ def _caption(clip: HeardClip, hit: Hit | None) -> Html:
     marks = {True: ("right", "✓", "same label"), False: ("wrong", "✗", "another label"), None: ("unknown", "", "")}
     kind, sign, said = marks[hit.same]
     mark = tag("span", {"class": f"mark {kind}", "role": "img", "aria-label": said}, sign) if sign else ""
-    return tag("figcaption", {}, tag("b", {"class": kind}, mark, label), tag("span", {"class": "cosine"}, f"{hit.similarity:.2f}"), path)
+    return tag(
+        "figcaption",
+        {},
+        tag("b", {"class": kind}, mark, label),
+        tag("span", {"class": "cosine"}, f"{hit.similarity:.2f}"),
+        path,
+    )
 
 
 def _agreement(agreement: Agreement) -> str:
     return (
         f"The nearest neighbour from another recording has the same label for {rate(agreement.rate)} of {agreement.n} rows "
-        f"(95 % interval over recordings); drawn at random it would for {agreement.chance:.3f}."
+        f"(95% interval over recordings); drawn at random it would for {agreement.chance:.3f}."
     )

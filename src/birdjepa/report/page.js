@@ -93,7 +93,7 @@
     }
     return Math.abs(sorted[high] - value) < Math.abs(sorted[low] - value) ? high : low;
   };
-  const written = (chart, value) => chart.figure.dataset.share ? `${(100 * value).toFixed(1)} %` : String(Number(value.toPrecision(4)));
+  const written = (chart, value) => chart.figure.dataset.share ? `${(100 * value).toFixed(1)}%` : String(Number(value.toPrecision(4)));
   const readStep = (step) => charts.forEach((chart) => {
     const k = nearestIndex(chart.line.steps, step);
     const [x, y] = chart.points[k];

@@ -39,7 +39,17 @@ def spectrogram(frames: Float[np.ndarray, "t m"], shades: Levels, alt: str, *, t
     columns, rows = THUMBNAIL if thumbnail else frames.shape
     image = _pool(_pool(frames, columns).T, rows)[::-1]
     source = data_uri(encode_png(np.ascontiguousarray(image, dtype=np.float64), *shades), "image/png")
-    return tag("img", {"src": source, "alt": alt, "loading": "lazy", "decoding": "async", "width": image.shape[1], "height": image.shape[0]})
+    return tag(
+        "img",
+        {
+            "src": source,
+            "alt": alt,
+            "loading": "lazy",
+            "decoding": "async",
+            "width": image.shape[1],
+            "height": image.shape[0],
+        },
+    )
 
 
 def annotated(clip: HeardClip, views: Sequence[SeenView], shades: Levels, scale: Scale, sound: int) -> Html:
@@ -48,9 +58,18 @@ def annotated(clip: HeardClip, views: Sequence[SeenView], shades: Levels, scale:
     boxes = [_box(view, number, shown_s) for number, view in enumerate(views)]
     alt = f"Spectrogram of {described(clip)}, {shown_s:.1f} s"
     picture = tag(
-        "div", {"class": "picture"}, spectrogram(clip.frames, shades, alt), *boxes, _playhead(), play_button(sound, described(clip))
+        "div",
+        {"class": "picture"},
+        spectrogram(clip.frames, shades, alt),
+        *boxes,
+        _playhead(),
+        play_button(sound, described(clip)),
     )
-    grid = (tag("div", {"class": "khz"}, *_khz_ticks(scale)), picture, tag("div", {"class": "seconds"}, *_second_ticks(shown_s)))
+    grid = (
+        tag("div", {"class": "khz"}, *_khz_ticks(scale)),
+        picture,
+        tag("div", {"class": "seconds"}, *_second_ticks(shown_s)),
+    )
     return tag("div", {"class": "spectrogram"}, *grid)
 
 
@@ -107,7 +126,7 @@ def _khz_ticks(scale: Scale) -> list[Html]:
         if not hz[0] <= 1000 * khz <= hz[-1]:
             continue
         height = 100 * (float(np.interp(1000 * khz, hz, bands)) + 0.5) / len(hz)
-        if height - last >= 10 and height <= 96:
+        if height - last >= 10 and height <= 88:
             ticks.append(tag("span", {"style": f"bottom:{height:.2f}%"}, f"{khz:g}"))
             last = height
     return [*ticks, tag("span", {"class": "unit"}, "kHz")]
@@ -131,5 +150,12 @@ def _pool(values: Float[np.ndarray, "n k"], most: int) -> Float[np.ndarray, "_ k
 def legend() -> Html:
     """The shades, from quiet to loud."""
     ramp = np.linspace(0, 1, 64)[None]
-    image = tag("img", {"class": "ramp", "src": data_uri(encode_png(ramp, 0.0, 1.0), "image/png"), "alt": "from dark (quiet) to bright (loud)"})
+    image = tag(
+        "img",
+        {
+            "class": "ramp",
+            "src": data_uri(encode_png(ramp, 0.0, 1.0), "image/png"),
+            "alt": "from dark (quiet) to bright (loud)",
+        },
+    )
     return join(("quiet ", image, " loud"))

@@ -33,7 +33,9 @@ def encode_png(values: Float[np.ndarray, "h w"], low: float, high: float) -> byt
     index = np.rint(share * (N_COLOURS - 1)).astype(np.uint8)
     height, width = index.shape
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # 8 bits per pixel, palette, no interlace
-    lines = np.concatenate((np.zeros((height, 1), dtype=np.uint8), index), axis=1)  # each line begins with its filter: none
+    lines = np.concatenate(
+        (np.zeros((height, 1), dtype=np.uint8), index), axis=1
+    )  # each line begins with its filter: none
     chunks = (
         (b"IHDR", header),
         (b"PLTE", colour_map().tobytes()),

@@ -25,17 +25,19 @@ def probes_section(contents: ReportContents) -> Html:
         command = "birdjepa probe RUN/encoder --data DATA --json > RUN/probe.json"
         reason = ("No probe was run on this encoder. ", tag("code", {}, command), " and a new report fill this part.")
         return section("probe", title, lead, note(*reason))
-    return section("probe", title, lead, *(_result(probe, several=len(contents.probes) > 1) for probe in contents.probes))
+    return section(
+        "probe", title, lead, *(_result(probe, several=len(contents.probes) > 1) for probe in contents.probes)
+    )
 
 
-def verdict(probe: ProbeResult) -> str:
+def verdict(probe: ProbeResult, *, with_rates: bool = False) -> str:
     """How the encoder stands to each floor, in words that the intervals allow."""
     ours, *floors = probe.scores
     if not floors:
         return "no floors to compare with"
     told = {"ahead": [], "behind": [], "level": []}
     for floor in floors:
-        told[_standing(ours, floor)].append(floor.name)
+        told[_standing(ours, floor)].append(f"{floor.name} {rate(floor.accuracy)}" if with_rates else floor.name)
     words = {"ahead": "above", "behind": "below", "level": "not clearly different from"}
     return "; ".join(f"{words[key]} {' and '.join(names)}" for key, names in told.items() if names)
 
@@ -64,8 +66,12 @@ def _result(probe: ProbeResult, *, several: bool) -> Html:
     drawn = [(score.name, score.accuracy) for score in probe.scores if score.accuracy is not None]
     heading = [tag("h3", {}, probe.settings.get("data", probe.file))] if several else []
     share = f"{probe.confidence:.0%}"
-    chance = f" Dashed: chance, {probe.chance:.1%}." if probe.chance else ""
-    chart = tag("figure", {}, interval_chart(drawn, chance=probe.chance), tag("figcaption", {}, f"Accuracy with {share} intervals.{chance}"))
+    drawing = interval_chart(drawn, chance=probe.chance)
+    level = "dashed" if 'class="reference"' in drawing else "left of the picture"
+    chance = f" Chance (1 / classes) is {probe.chance:.1%}, {level}." if probe.chance else ""
+    chart = tag(
+        "figure", {}, drawing, tag("figcaption", {}, f"Accuracy with {share} intervals over recordings.{chance}")
+    )
     return tag(
         "div", {"class": "probe"}, *heading, tag("p", {"class": "finding"}, f"The encoder is {verdict(probe)}."),
         chart, _scores(probe), *_confusion(probe), *(note(text) for text in probe.notes), _origin(probe),
@@ -96,7 +102,14 @@ def _confusion(probe: ProbeResult) -> list[Html]:
     parts = []
     if n <= MAX_MATRIX:
         caption = "Rows are the truth, columns what was predicted; shades are shares of a row, the outlined diagonal is right."
-        parts.append(tag("figure", {}, _matrix(probe.confusion, probe.classes), tag("figcaption", {}, caption)))
+        parts.append(
+            tag(
+                "figure",
+                {"style": f"flex-basis:{_side(probe.classes):.0f}px"},
+                _matrix(probe.confusion, probe.classes),
+                tag("figcaption", {}, caption),
+            )
+        )
     else:
         parts.append(note(f"{n} classes: too many for a matrix, so only the commonest confusions are listed."))
     wrong = probe.confusion.copy()
@@ -106,15 +119,15 @@ def _confusion(probe: ProbeResult) -> list[Html]:
     if pairs:
         rows = [(probe.classes[i], probe.classes[j], f"{wrong[i, j]} of {probe.confusion[i].sum()}") for i, j in pairs]
         parts.append(table(("truth", "taken for", "how often"), rows, numeric=(2,), caption="Commonest confusions"))
-    return [tag("details", {"open": True}, tag("summary", {}, "Confusions"), tag("div", {"class": "confusions"}, *parts))]
+    return [
+        tag("details", {"open": True}, tag("summary", {}, "Confusions"), tag("div", {"class": "confusions"}, *parts))
+    ]
 
 
 def _matrix(confusion: Int[np.ndarray, "c c"], classes: tuple[str, ...]) -> Html:
     n = len(classes)
-    cell = 34 if n <= MAX_COUNTS else 16
-    size = 11 if n <= MAX_COUNTS else 9.5
-    margin = 12 + max(len(_clip(name)) for name in classes) * size * 0.56
-    side = margin + n * cell + 6
+    cell, size = _cell_and_type(n)
+    margin, side = _margin(classes), _side(classes)
     totals = confusion.sum(axis=1, keepdims=True).clip(1)
     marks = []
     for i, name in enumerate(classes):
@@ -126,16 +139,55 @@ def _matrix(confusion: Int[np.ndarray, "c c"], classes: tuple[str, ...]) -> Html
     for i, j in zip(*np.nonzero((confusion > 0) | np.eye(n, dtype=bool)), strict=True):
         count, share = int(confusion[i, j]), float(confusion[i, j] / totals[i, 0])
         x, y = margin + int(j) * cell, margin + int(i) * cell
-        said = f"{classes[i]}: {count} of {totals[i, 0]} taken for {classes[j]}" if i != j else f"{classes[i]}: {count} of {totals[i, 0]} right"
-        shade = {"class": "cell", "x": x + 1, "y": y + 1, "width": cell - 2, "height": cell - 2, "fill-opacity": 0.06 + 0.94 * share}
+        said = (
+            f"{classes[i]}: {count} of {totals[i, 0]} taken for {classes[j]}"
+            if i != j
+            else f"{classes[i]}: {count} of {totals[i, 0]} right"
+        )
+        shade = {
+            "class": "cell",
+            "x": x + 1,
+            "y": y + 1,
+            "width": cell - 2,
+            "height": cell - 2,
+            "fill-opacity": 0.06 + 0.94 * share,
+        }
         marks.append(tag("rect", shade, tag("title", {}, said)))
         if i == j:
-            marks.append(tag("rect", {"class": "diagonal", "x": x + 1, "y": y + 1, "width": cell - 2, "height": cell - 2}))
+            marks.append(
+                tag("rect", {"class": "diagonal", "x": x + 1, "y": y + 1, "width": cell - 2, "height": cell - 2})
+            )
         if n <= MAX_COUNTS and count:
-            at = {"class": "count strong" if share > 0.5 else "count", "x": x + cell / 2, "y": y + cell / 2 + 4, "text-anchor": "middle"}
+            at = {
+                "class": "count strong" if share > 0.5 else "count",
+                "x": x + cell / 2,
+                "y": y + cell / 2 + 4,
+                "text-anchor": "middle",
+            }
             marks.append(tag("text", at, str(count)))
-    box = {"class": "matrix", "viewBox": f"0 0 {side:.0f} {side:.0f}", "role": "img", "aria-label": "Confusion matrix", "style": f"max-width:{side:.0f}px"}
+    box = {
+        "class": "matrix",
+        "viewBox": f"0 0 {side:.0f} {side:.0f}",
+        "role": "img",
+        "aria-label": "Confusion matrix",
+        "style": f"max-width:{side:.0f}px",
+    }
     return tag("svg", box, join(marks))
+
+
+def _cell_and_type(n_classes: int) -> tuple[float, float]:
+    """Sides of a cell and of its names' type."""
+    return (34, 11) if n_classes <= MAX_COUNTS else (16, 9.5)
+
+
+def _margin(classes: tuple[str, ...]) -> float:
+    """Room for the longest name."""
+    return 12 + max(len(_clip(name)) for name in classes) * _cell_and_type(len(classes))[1] * 0.58
+
+
+def _side(classes: tuple[str, ...]) -> float:
+    """Width and height of the matrix."""
+    return _margin(classes) + len(classes) * _cell_and_type(len(classes))[0] + 6
 
 
 def _clip(name: str) -> str:

@@ -28,4 +28,6 @@ def _clip(seen: SeenClip, scale: Scale, sound: int) -> Html:
     label = (tag("b", {}, seen.clip.label), " ") if seen.clip.label else ()
     heading = tag("figcaption", {}, *label, tag("span", {"class": "path"}, seen.clip.recording))
     views = tag("div", {"class": "views"}, *(view_picture(view, shades, sound) for view in seen.views))
-    return tag("figure", {"class": "clip"}, join((heading, annotated(seen.clip, seen.views, shades, scale, sound), views)))
+    return tag(
+        "figure", {"class": "clip"}, join((heading, annotated(seen.clip, seen.views, shades, scale, sound), views))
+    )

@@ -21,7 +21,9 @@ class OnlineProbeConfig:
 
     def __post_init__(self) -> None:
         if self.weight <= 0 or self.clip_norm < 0:
-            raise ValueError(f"need weight > 0 (enabled=False turns it off), clip_norm >= 0; got {self.weight}, {self.clip_norm}")
+            raise ValueError(
+                f"need weight > 0 (enabled=False turns it off), clip_norm >= 0; got {self.weight}, {self.clip_norm}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

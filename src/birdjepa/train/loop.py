@@ -16,7 +16,7 @@ from torch import nn
 from birdjepa.checkpoint import store
 from birdjepa.checkpoint.manifest import CheckpointError
 from birdjepa.core.batch import ClipBatch
-from birdjepa.core.errors import Interrupted, UserError
+from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.objectives.base import Chance
 from birdjepa.optim.schedules import ScheduleConfig, factor
 from birdjepa.train.config import TrainConfig
@@ -119,7 +119,6 @@ class Trainer:
         buffers = {name: buffer.clone() for name, buffer in state.objective.named_buffers()}
         losses, terms, embeddings = [], [], []
         for micro, batch in enumerate(batches):
-            self.count_refused(batch)
             with self.precision():
                 output = state.objective(batch.move(self.device), Chance(self.seed, state.step, micro))
             (output.loss / len(batches)).backward()
@@ -132,6 +131,7 @@ class Trainer:
             for name, buffer in state.objective.named_buffers():
                 buffer.copy_(buffers[name])  # batch norms have seen the bad batch
             self.stop_non_finite(loss, float(norm), batches)
+        self.count_refused(batches)
         state.optimiser.step()
         state.step += 1
         if state.ema:
@@ -179,11 +179,12 @@ class Trainer:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.autocast)
 
-    def count_refused(self, batch: ClipBatch) -> None:
+    def count_refused(self, batches: list[ClipBatch]) -> None:
         """Keeps the reason of every refused recording; too large a share of them ends the run."""
         state = self.state
-        state.n_refused += len(batch.refused)
-        state.refused.update({refusal.path: refusal for refusal in batch.refused})
+        refused = [refusal for batch in batches for refusal in batch.refused]
+        state.n_refused += len(refused)
+        state.refused.update({refusal.path: refusal for refusal in refused})
         seen = (state.step + 1) * self.config.batch_size
         if state.n_refused > max(LEAST_REFUSED, self.max_refused * seen):
             reasons = "; ".join(f"{each.path}: {each.reason}" for each in list(state.refused.values())[:3])
@@ -223,9 +224,16 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that a setting names; auto takes CUDA, then Apple's GPU, then the CPU."""
+    """The device that a setting names; auto takes CUDA, then Apple's GPU, then the CPU.
+
+    Raises:
+      UsageError: if there is no such device.
+    """
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(f"train.device={name!r} cannot be used: {str(error).splitlines()[0]}") from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -19,7 +19,9 @@ class Progress:
         self._began = self._spoke = time.monotonic()
         columns = (TextColumn("pretrain"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
         console = Console(stderr=True)
-        self._bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) if sys.stderr.isatty() else None
+        self._bar = (
+            Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) if sys.stderr.isatty() else None
+        )
         self._task = self._bar.add_task("pretrain", total=last, completed=first, loss="") if self._bar else None
 
     def __enter__(self) -> "Progress":

@@ -4,7 +4,6 @@ import signal
 import types
 from collections.abc import Iterable
 
-
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 

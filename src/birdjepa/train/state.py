@@ -21,7 +21,7 @@ from birdjepa.train.probe import OnlineProbe
 
 
 class TrainState:
-    """Objective (encoder included), optimiser, averaged weights, online probe, the monitors' bank, and what was refused."""
+    """Objective (encoder included), optimiser, averaged weights, online probe, monitors' bank, and what was refused."""
 
     def __init__(
         self,
@@ -64,9 +64,7 @@ class TrainState:
           UserError: if the checkpoint's tensors are not exactly those of this state.
         """
         own = self.tensors()
-        here, there = (
-            {(name, tensor.shape) for name, tensor in held.items()} for held in (own, checkpoint.tensors)
-        )
+        here, there = ({(name, tensor.shape) for name, tensor in held.items()} for held in (own, checkpoint.tensors))
         if here != there:
             odd = sorted({name for name, _ in here ^ there})
             raise UserError(
