@@ -1,7 +1,8 @@
 """Training step of a ViT (forward, backward, AdamW) as a share of this machine's own large matrix product.
 
 Only the model's arithmetic counts: a step is three times the forward pass, and a forward pass is, per clip of n tokens,
-2 * depth * (12 d^2 n + 2 n^2 d) + 2 n p d operations. What norms, rotations and the optimiser cost shows as a smaller share.
+2 * depth * (12 d^2 n + 2 n^2 d) + 2 n p d operations. What norms, rotations and the optimiser cost shows as a smaller
+share.
 
 python benchmarks/train_step.py [--size small --tokens 256 --batch 16 --repeats 5 --threads 2 --quick] [--no-record]
 """
@@ -88,7 +89,9 @@ def measure(dtype: torch.dtype, options: argparse.Namespace) -> list[dict[str, o
             seconds = _timed(call)
             peak = 2 * 4096**3 / min(before, _timed(product))
             peaks.append(peak)
-            speeds[setting].append(step_flops(configs[setting].build(N_VALUES), options.tokens, options.batch) / seconds)
+            speeds[setting].append(
+                step_flops(configs[setting].build(N_VALUES), options.tokens, options.batch) / seconds
+            )
     best = max(peaks)
     return [
         {

@@ -1,7 +1,7 @@
 """Recordings to clips: where each clip of a recording begins and ends, in the recording's own samples.
 
-Clip i covers native samples [round(i * hop_s * rate), round((i * hop_s + clip_s) * rate)), whatever was read before it, so
-hour 7 is cut the same wherever reading starts. The last clip is what is left: shorter, never padded.
+Clip i covers native samples [round(i * hop_s * rate), round((i * hop_s + clip_s) * rate)), whatever was read before it,
+so hour 7 is cut the same wherever reading starts. The last clip is what is left: shorter, never padded.
 
 Axes: s audio samples
 """
@@ -39,9 +39,9 @@ def cut(
 ) -> Iterator[tuple[int, Float[np.ndarray, " _"]]]:
     """Clips of a recording that arrives in blocks of any size: (first sample, samples), in order.
 
-    Holds one clip and one block in memory, and gives views of the blocks where it can: do not overwrite those. The recording's
-    rest comes last, as a shorter clip, unless an earlier clip already covers it, or it is shorter than least_s (one patch) and
-    not all there is. An empty recording gives none.
+    Holds one clip and one block in memory, and gives views of the blocks where it can: do not overwrite those. The
+    recording's rest comes last, as a shorter clip, unless an earlier clip already covers it, or it is shorter than
+    least_s (one patch) and not all there is. An empty recording gives none.
     """
     pending = np.zeros(0, dtype=np.float32)
     origin, index, covered = 0, 0, 0

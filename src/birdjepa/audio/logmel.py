@@ -1,8 +1,8 @@
 """Log-mel front ends: waveform clips in, the frames an encoder reads out, batched on the device of the clips.
 
-Two conventions decide whether our numbers match other people's, so both are pinned in tests/audio/test_logmel.py: the shape of the mel filters
-(`mel_scale`, `filters`), and that frames are left-aligned, so frame i covers samples [i * hop, i * hop + window) and nothing outside the clip.
-Nothing here is learnt.
+Two conventions decide whether our numbers match other people's, so both are pinned in tests/audio/test_logmel.py: the
+shape of the mel filters (`mel_scale`, `filters`), and that frames are left-aligned, so frame i covers samples [i * hop,
+i * hop + window) and nothing outside the clip. Nothing here is learnt.
 
 Axes: b clips | s audio samples | t frames | f FFT bins | m mel bands
 """
@@ -100,8 +100,9 @@ def fine(hop_ms: float = 5.0) -> LogMelConfig:
 def bird_mae() -> LogMelConfig:
     """Bird-MAE's front end: Kaldi fbank, 128 bands, 32 kHz, 25 ms / 10 ms, normalised as (x + 7.2) / (2 * 4.43).
 
-    Source: Rauch et al., Bird-MAE; equals kaldi_native_fbank (window "hanning", htk_compat, no dither, no energy) to 1e-3
-    nats in bands within 60 dB of a frame's loudest. Below that, float32 rounding shows in theirs and, less, in ours.
+    Source: Rauch et al., Bird-MAE; equals kaldi_native_fbank (window "hanning", htk_compat, no dither, no energy) to
+    1e-3 nats in bands within 60 dB of a frame's loudest. Below that, float32 rounding shows in theirs and, less, in
+    ours.
     """
     return LogMelConfig(
         f_min=20.0,
@@ -131,16 +132,21 @@ class LogMel(nn.Module):
     filters: Tensor
 
     def forward(self, clips: Float[Tensor, "b s"]) -> Float[Tensor, "b t m"]:
-        """Normalised log-mel frames, oldest first. float32 whatever the autocast; deterministic and differentiable in clips.
+        """Normalised log-mel frames, oldest first; otherwise as `log_mel`."""
+        return self.normalise(self.log_mel(clips))
+
+    def log_mel(self, clips: Float[Tensor, "b s"]) -> Float[Tensor, "b t m"]:
+        """Mel power in dB or nats, before normalisation. Deterministic and differentiable in clips.
+
+        float32 whatever the autocast, for a bfloat16 product would blur levels to a quarter of a decibel.
 
         Raises:
           ValueError: if the clips are shorter than one window.
         """
         with torch.autocast(clips.device.type, enabled=False):
-            return self.normalise(self.log_mel(clips.float()))
+            return self._log_mel(clips.float())
 
-    def log_mel(self, clips: Float[Tensor, "b s"]) -> Float[Tensor, "b t m"]:
-        """Mel power in dB or nats, before normalisation."""
+    def _log_mel(self, clips: Float[Tensor, "b s"]) -> Float[Tensor, "b t m"]:
         config = self.config
         if config.n_frames(clips.shape[-1]) == 0:
             raise ValueError(f"clips have {clips.shape[-1]} samples, one window needs {config.window}")
@@ -168,8 +174,9 @@ class LogMel(nn.Module):
 def mel_filters(config: LogMelConfig) -> Float[np.ndarray, "f m"]:
     """Triangular filters, one column per mel band, float32.
 
-    A band narrower than the spacing of FFT bins may hold none: it always reads the floor. No front end named in this file
-    has such a band, but AudioMAE's has one (128 bands, 16 kHz, 400-sample window), so up to an eighth of them is let pass.
+    A band narrower than the spacing of FFT bins may hold none: it always reads the floor. No front end named in this
+    file has such a band, but AudioMAE's has one (128 bands, 16 kHz, 400-sample window), so up to an eighth of them is
+    let pass.
 
     Source: Slaney, "Auditory Toolbox" v2, Interval Research TR 1998-010. With filters="area" the transpose of
     librosa.filters.mel (norm="slaney"); with filters="mel_peak" and mel_scale="htk" the banks of Kaldi's fbank.

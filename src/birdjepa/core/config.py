@@ -54,8 +54,9 @@ def overlay(config: T, changes: Mapping[str, Any], *, where: str = "config") -> 
         if name not in hints:
             raise UsageError(f"{where} has no setting {name!r}{_suggest(name, hints)}")
         old, inside = getattr(config, name), f"{where}.{name}"
-        nested = dataclasses.is_dataclass(old) and isinstance(value, Mapping)
-        values[name] = overlay(old, value, where=inside) if nested else from_json(hints[name], value, where=inside)
+        kind = type(old).__name__
+        nested = dataclasses.is_dataclass(old) and isinstance(value, Mapping) and value.get("kind", kind) == kind
+        values[name] = overlay(old, value, where=inside) if nested else _parse(hints[name], value, inside)
     try:
         return dataclasses.replace(config, **values)  # pyright: ignore[reportArgumentType, reportType]
     except ValueError as error:

@@ -61,8 +61,8 @@ class ExampleOrder:
         rows = self._rows[source]
         own_pass, place = divmod(drawn, len(rows))
         index = int(self._permutation(f"source{source}", own_pass, len(rows))[place])
-        row = int(rows[index])
-        return Visit(source=source, row=row, epoch=own_pass, draw=index - int(np.searchsorted(rows, row)))
+        row = rows[index]  # not an int, for which searchsorted would convert all rows first
+        return Visit(source=source, row=int(row), epoch=own_pass, draw=index - int(np.searchsorted(rows, row)))
 
     def substitute(self, position: int, attempt: int) -> Visit:
         """Another example for a position whose own cannot be read; also a pure function."""

@@ -199,7 +199,7 @@ def _table_rows(path: Path) -> Iterable[Mapping[str, Any]]:
         if suffix == ".parquet":
             import pyarrow.parquet as parquet
 
-            return parquet.read_table(path, partitioning=None).to_pylist()
+            return parquet.ParquetFile(path).read().to_pylist()
         text = path.read_text(encoding="utf-8-sig")
         if suffix == ".jsonl":
             return [_json_row(line, number) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]

@@ -107,9 +107,9 @@ class PartStore:
         done: list[PartSummary] = []
         while (summary := self._summary(len(done), done[-1].end if done else Cursor(0, 0))) is not None:
             done.append(summary)
-        known = {"key.json", *(self._path(index).name for index in range(len(done)))}
-        for path in self.folder.iterdir():
-            if path.name not in known:
+        kept = {self._path(index) for index in range(len(done))}
+        for pattern in ("part-*", "joined.parquet", "failures.csv", ".*.tmp"):
+            for path in set(self.folder.glob(pattern)) - kept:
                 path.unlink()
         return done
 

@@ -1,7 +1,7 @@
 """The encoder that users hold: front end, patches and transformer in one module, with its folder on disk.
 
-`load(folder)` gives one back; `encoder.embed(waveform, sampling_rate=...)` is all that most people need. A folder holds config.json,
-model.safetensors and README.md (the model card), which is also the layout for the Hub.
+`load(folder)` gives one back; `encoder.embed(waveform, sampling_rate=...)` is all that most people need. A folder holds
+config.json, model.safetensors and README.md (the model card), which is also the layout for the Hub.
 
 Axes: b clips | s audio samples | t frames | m mels | n patches | e embedding
 """
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,7 +28,7 @@ from birdjepa.core import files, random
 from birdjepa.core.errors import UsageError
 from birdjepa.models.pool import Pooling, pool
 from birdjepa.models.vit import EncoderOutput, VitConfig
-from birdjepa.models.patch import PatchConfig, pad_to_patch, patch_grid, patchify
+from birdjepa.models.patch import PatchConfig, patch_grid, patchify
 
 FORMAT = 1
 
@@ -146,17 +146,16 @@ class Encoder(nn.Module):
     ) -> Embedding:
         """Embeddings of a waveform (time,) or (channels, time) in [-1, 1], of any length and rate: one row per clip.
 
-        Channels are averaged. The waveform is cut into clips as recordings are (config.clips); the last one may be shorter.
+        Channels are averaged. The waveform is cut into clips as recordings are (config.clips); the last one may be
+        shorter.
 
         Raises:
-          ValueError: if the waveform is empty, not finite, or has more than two axes.
+          ValueError: if the waveform is empty, not finite, of integers, or not of these shapes; or a number is not
+          positive.
         """
-        samples = np.asarray(waveform, dtype=np.float32)
-        samples = samples.mean(0) if samples.ndim == 2 else samples
-        if samples.ndim != 1 or samples.size == 0:
-            raise ValueError(f"waveform must be (time,) or (channels, time) and not empty, got shape {np.shape(waveform)}")
-        if not np.isfinite(samples).all():
-            raise ValueError("waveform holds NaN or infinite samples")
+        if sampling_rate < 1 or batch_size < 1:
+            raise ValueError(f"sampling_rate and batch_size must be positive, got {sampling_rate}, {batch_size}")
+        samples = _mono(waveform)
         pieces = list(cut([samples], sampling_rate, self.config.clips, least_s=self.config.least_s))
         clips = [resample(piece, sampling_rate, self.sampling_rate) for _, piece in pieces]
         rows: list[Tensor] = []
@@ -169,8 +168,7 @@ class Encoder(nn.Module):
         """Writes config.json, model.safetensors and README.md, each atomically."""
         folder = Path(folder)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with files.replacing(folder / "model.safetensors") as temporary:
-            save_file(weights, temporary, metadata={"format": "pt"})
+        files.write_bytes(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
         described = {
             "library_name": "birdjepa",
             "model_type": "birdjepa-encoder",
@@ -188,14 +186,17 @@ class Encoder(nn.Module):
 def load(folder: Path | str, *, device: torch.device | str = "cpu") -> Encoder:
     """The encoder in a folder, ready for use (evaluation mode, no gradients).
 
-    Strict: the configuration must be complete, every tensor must be there and no other, and the weights must match their hash.
+    Strict: the configuration must be complete, every tensor must be there and no other, and the weights must match
+    their hash.
 
     Raises:
       UsageError: naming the file and what is wrong with it.
     """
     folder = Path(folder)
     described = _read_description(folder)
-    encoder = configs.from_json(EncoderConfig, described.get("config"), where=f"{folder / 'config.json'}: config").build()
+    encoder = configs.from_json(
+        EncoderConfig, described.get("config"), where=f"{folder / 'config.json'}: config"
+    ).build()
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise UsageError(f"{weights}: missing; an encoder folder holds config.json and model.safetensors")
@@ -204,7 +205,7 @@ def load(folder: Path | str, *, device: torch.device | str = "cpu") -> Encoder:
     try:
         encoder.load_state_dict(load_file(weights), strict=True)
     except (SafetensorError, RuntimeError) as error:
-        raise UsageError(f"{weights}: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"{weights}: {' '.join(str(error).split())[:300]}") from None
     return encoder.requires_grad_(False).eval().to(device)
 
 
@@ -221,6 +222,21 @@ def batches_of_equal_length(
     return batches
 
 
+def _mono(waveform: np.ndarray | Tensor | Sequence[float]) -> Float[np.ndarray, " s"]:
+    """The mean over channels as float32, or a ValueError that says what the waveform should be."""
+    given = waveform.detach().cpu() if isinstance(waveform, Tensor) else waveform
+    samples = np.asarray(given.float() if isinstance(given, Tensor) and given.is_floating_point() else given)
+    if samples.ndim not in (1, 2) or samples.size == 0:
+        raise ValueError(f"waveform must be (time,) or (channels, time) and not empty, got shape {samples.shape}")
+    if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
+        raise ValueError(f"waveform must be (channels, time), got shape {samples.shape}: transpose it")
+    if samples.dtype.kind != "f":
+        raise ValueError(f"waveform must be floats in [-1, 1], got {samples.dtype}: divide 16-bit samples by 32768")
+    if not np.isfinite(samples).all():
+        raise ValueError("waveform holds NaN or infinite samples")
+    return (samples.mean(0) if samples.ndim == 2 else samples).astype(np.float32, copy=False)
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
@@ -229,6 +245,10 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: missing; give an encoder folder such as runs/first/encoder") from None
     except ValueError as error:
         raise UsageError(f"{path}: not valid JSON ({error})") from None
-    if described.get("model_type") != "birdjepa-encoder" or described.get("format") != FORMAT:
+    if (
+        not isinstance(described, dict)
+        or described.get("model_type") != "birdjepa-encoder"
+        or described.get("format") != FORMAT
+    ):
         raise UsageError(f"{path}: not a birdjepa encoder of format {FORMAT}")
     return described

@@ -1,9 +1,11 @@
 """Frames to patches and back: the (time x mel) tiles that become tokens, and the grid that says where each one lies.
 
-A grid holds one row per patch: its centre in seconds from the clip's start, and its centre frequency in octaves above 1 kHz. Positions are thus
-fixed quantities of the sound, never of the batch, and a subset of the patches is a subset of the rows.
+A grid holds one row per patch: its centre in seconds from the clip's start, and its centre frequency in octaves above 1
+kHz. Positions are thus fixed quantities of the sound, never of the batch, and a subset of the patches is a subset of
+the rows.
 
-Axes: b clips | t frames | m mels | n patches, time-major (all mel rows of the first time column come first) | p values per patch
+Axes: b clips | t frames | m mels | n patches, time-major (all mel rows of the first time column come first) | p values
+per patch
 """
 
 import dataclasses
@@ -13,7 +15,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from birdjepa.audio.logmel import LogMelConfig, band_centres
 
@@ -61,16 +62,15 @@ def unpatchify(tokens: Float[Tensor, "b n p"], config: PatchConfig, n_mels: int)
     return rearrange(tokens, "b (c r) (t m) -> b (c t) (r m)", r=rows, t=config.frames, m=config.mels)
 
 
-def pad_to_patch(frames: Float[Tensor, "b t m"], config: PatchConfig, value: float) -> Float[Tensor, "b t2 m"]:
-    """Frames with silence appended up to a multiple of the patch length."""
-    return F.pad(frames, (0, 0, 0, -frames.shape[1] % config.frames), value=value)
-
-
-def patch_grid(n_frames: int, config: PatchConfig, front_end: LogMelConfig, *, start_s: float = 0.0) -> Float[Tensor, "n 2"]:
+def patch_grid(
+    n_frames: int, config: PatchConfig, front_end: LogMelConfig, *, start_s: float = 0.0
+) -> Float[Tensor, "n 2"]:
     """Positions of all whole patches of a clip: (centre in s, log2 of the centre frequency in kHz), in the order of patchify."""
     columns, rows = n_frames // config.frames, config.n_rows(front_end.n_mels)
     frame_centre_s = front_end.window / 2 / front_end.sampling_rate
-    time_s = start_s + frame_centre_s + (np.arange(columns) * config.frames + (config.frames - 1) / 2) / front_end.frame_rate
+    time_s = (
+        start_s + frame_centre_s + (np.arange(columns) * config.frames + (config.frames - 1) / 2) / front_end.frame_rate
+    )
     octave = np.log2(band_centres(front_end) / 1000).reshape(rows, config.mels).mean(1)
     grid = np.stack(np.broadcast_arrays(time_s[:, None], octave[None, :]), -1).reshape(-1, 2)
     return torch.from_numpy(grid.astype(np.float32))

@@ -20,9 +20,9 @@ def pool(
 ) -> Float[Tensor, "b e"]:
     """One float32 embedding per clip from a full grid of patches.
 
-    cls: the CLS tokens side by side; mean, max, mean+std over patches; rows and rows+std: the same over time only, with the n_rows frequency rows
-    side by side, so that pitch is kept. weights (>= 0, not all 0 in a row) say how much each patch counts; a patch of weight 0 has no influence,
-    and max takes every patch of positive weight alike.
+    cls: the CLS tokens side by side; mean, max, mean+std over patches; rows and rows+std: the same over time only, with
+    the n_rows frequency rows side by side, so that pitch is kept. weights (>= 0, not all 0 in a row) say how much each
+    patch counts; a patch of weight 0 has no influence, and max takes every patch of positive weight alike.
     """
     if pooling == "cls":
         return output.cls.float().flatten(1)

@@ -1,7 +1,8 @@
 """The vision transformer on log-mel patches: one class for encoders and, later, predictors and decoders.
 
-Contract: `vit(tokens, grid)` takes ANY subset of a clip's patches with the rows of the grid that say where they lie. All of them at inference,
-the visible ones in a masked autoencoder, the context in a JEPA, a short view in LeJEPA. The caller patchifies, masks and selects.
+Contract: `vit(tokens, grid)` takes ANY subset of a clip's patches with the rows of the grid that say where they lie.
+All of them at inference, the visible ones in a masked autoencoder, the context in a JEPA, a short view in LeJEPA. The
+caller patchifies, masks and selects.
 
 Axes: b clips | n patches | p values per patch | c CLS tokens | r registers | d width
 """
@@ -53,9 +54,12 @@ class VitConfig:
         width, depth, heads = self.dimensions
         if min(width, depth, heads) < 1 or width % heads or (width // heads) % 4:
             raise ValueError(f"size={self.size}: width must be a multiple of heads, and width / heads of 4")
-        if self.n_cls < 0 or self.n_registers < 0 or not 0 <= self.drop_path < 1 or self.mlp_ratio <= 0:
+        if self.n_cls < 0 or self.n_registers < 0:
+            raise ValueError(f"need n_cls >= 0 and n_registers >= 0, got {self.n_cls}, {self.n_registers}")
+        if not 0 <= self.drop_path < 1 or self.mlp_ratio <= 0 or self.layer_scale < 0:
             raise ValueError(
-                f"need n_cls >= 0, n_registers >= 0, 0 <= drop_path < 1, mlp_ratio > 0, got {self.n_cls}, {self.n_registers}, {self.drop_path}, {self.mlp_ratio}"
+                "need 0 <= drop_path < 1, mlp_ratio > 0, layer_scale >= 0; got "
+                f"{self.drop_path}, {self.mlp_ratio}, {self.layer_scale}"
             )
 
     @property
@@ -168,7 +172,6 @@ class Vit(nn.Module):
         depth, rate = len(self.blocks), self.config.drop_path
         if generator is None or rate == 0:
             return [None] * depth
-        keep_rate = 1 - torch.linspace(0, rate, depth)
-        uniform = torch.rand(depth, 2, batch, generator=generator, device=generator.device)
-        keep = (uniform.cpu() < keep_rate[:, None, None]) / keep_rate[:, None, None]
-        return list(keep.to(device))
+        uniform = torch.rand(depth, 2, batch, generator=generator, device=generator.device).to(device)
+        keep_rate = 1 - torch.linspace(rate, 0, depth, device=device).flip(0)[:, None, None]
+        return list((uniform < keep_rate) / keep_rate)

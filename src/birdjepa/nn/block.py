@@ -1,4 +1,6 @@
-"""The transformer block: pre-norm self-attention with QK-norm and rotary positions, then an MLP, each with optional LayerScale and stochastic depth.
+"""The transformer block: pre-norm self-attention with QK-norm and rotary positions, then an MLP.
+
+Each of the two branches may have LayerScale and stochastic depth.
 
 Axes: b clips | n tokens | d width | h heads | k head width
 """
@@ -29,7 +31,9 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "b n d"], turn: tuple[Tensor, Tensor] | None) -> Float[Tensor, "b n d"]:
         """turn holds the tables of position.rotary, or None for no rotation."""
         qkv = rearrange(self.qkv(x), "b n (three h k) -> b n three h k", three=3, h=self.n_heads)
-        queries_keys, values = qkv.split((2, 1), 2)  # a split's gradient is one copy, a slice's is a zeroed array and a sum
+        queries_keys, values = qkv.split(
+            (2, 1), 2
+        )  # a split's gradient is one copy, a slice's is a zeroed array and a sum
         if self.qk_norm:
             queries_keys = F.layer_norm(queries_keys, queries_keys.shape[-1:], eps=NORM_EPS).to(values.dtype)
         if turn is not None:
@@ -45,8 +49,8 @@ def attend(
 ) -> Float[Tensor, "b h n k"]:
     """Softmax attention of all tokens to all tokens, scaled by 1 / sqrt(k).
 
-    PyTorch's fused kernel, but for bfloat16 on a CPU: there it takes about twice as long as three plain operations, whose
-    n x n scores are no burden while clips are short.
+    PyTorch's fused kernel, but for bfloat16 on a CPU: there it takes about twice as long as three plain operations,
+    whose n x n scores are no burden while clips are short.
     """
     if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[2] <= LONGEST_PLAIN:
         scores = queries * queries.shape[-1] ** -0.5 @ keys.mT
@@ -91,7 +95,7 @@ class LayerScale(nn.Module):
         self.gain = nn.Parameter(torch.full((width,), initial))
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        return x * self.gain
+        return x * self.gain.to(x.dtype)
 
 
 class Block(nn.Module):

@@ -1,7 +1,9 @@
 """Positions from the grid: rotary embedding for attention, and fixed sin-cos codes that are added to tokens.
 
-Both read physical coordinates (seconds, octaves), so clips of any length and front ends of any hop share one meaning, and nothing depends on the
-batch. Axes: b clips (1 when the grid is shared) | n tokens | h heads | k head width | d width
+Both read physical coordinates (seconds, octaves), so clips of any length and front ends of any hop share one meaning,
+and nothing depends on the batch.
+
+Axes: b clips (1 when the grid is shared) | n tokens | h heads | k head width | d width
 """
 
 import math
@@ -11,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 TIME_WAVELENGTHS_S = (0.08, 60.0)
-"""Shortest and longest period of a time code: half a default patch up to a minute."""
+"""Shortest and longest period of a time code: half a default patch (so finer patches have use for it) up to a minute."""
 OCTAVE_WAVELENGTHS = (0.5, 40.0)
 """Shortest and longest period of a frequency code, in octaves."""
 
@@ -33,7 +35,10 @@ def sincos(grid: Float[Tensor, "b n 2"], width: int) -> Float[Tensor, "b n d"]:
 
 
 def rotary(grid: Float[Tensor, "b n 2"], head_width: int, n_still: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine tables (b, n_still + n, 1, head_width / 2) for `rotate`; the first n_still tokens (CLS, registers) do not turn."""
+    """Cosine and sine tables (b, n_still + n, 1, head_width / 2) for `rotate`.
+
+    The first n_still tokens (CLS, registers) do not turn, as if they stood at the clip's start and at 1 kHz.
+    """
     phase = angles(grid, head_width // 2)
     phase = torch.cat((phase.new_zeros(phase.shape[0], n_still, phase.shape[2]), phase), 1).unsqueeze(2)
     return phase.cos(), phase.sin()

@@ -1,9 +1,11 @@
-"""LeJEPA: views of one recording must agree, and the cloud of all embeddings must look like a standard normal one. No teacher, no stop-gradient.
+"""LeJEPA: views of one recording must agree, and the cloud of all embeddings must look like a standard normal one.
 
-loss = (1 - weight) * invariance + weight * SIGReg. Invariance is the mean squared distance of every view's projection to the mean projection of the
-clip's global views; SIGReg is judged on each view's batch by itself. With accumulation both see one micro-batch at a time.
+loss = (1 - weight) * invariance + weight * SIGReg. Invariance is the mean squared distance of every view's projection
+to the mean projection of the clip's global views; SIGReg is judged on each view's batch by itself. With accumulation
+both see one micro-batch at a time. There is no teacher and no stop-gradient.
 
-Source: Balestriero & LeCun, "LeJEPA", arXiv 2511.08544. Axes: v views | b clips | w frames | m mels | k projection
+Axes: v views | b clips | w frames | m mels | e embedding | k projection
+Source: Balestriero & LeCun, "LeJEPA", arXiv 2511.08544.
 """
 
 import dataclasses
@@ -58,7 +60,8 @@ class Lejepa(Objective):
         if local_views.frames.shape[0]:
             embeddings.append(self._embed(local_views.frames, chance, "drop_local"))
         embedding = torch.cat(embeddings)
-        z = rearrange(self.projector(rearrange(embedding, "v b e -> (v b) e")), "(v b) k -> v b k", v=len(embedding)).float()
+        projected = self.projector(rearrange(embedding, "v b e -> (v b) e")).float()
+        z = rearrange(projected, "(v b) k -> v b k", v=len(embedding))
         n_global = self.config.views.n_global
         slices = directions(chance.seed, chance.step, z.shape[-1], self.config.sigreg.n_slices, z.device)
         invariance = invariance_loss(z, n_global)
@@ -73,17 +76,15 @@ class Lejepa(Objective):
     def views(self, clips: Float[Tensor, "b s"], chance: Chance) -> tuple[Views, Views]:
         """Global and local views of a batch, before normalisation; the same for the same chance."""
         front_end, config = self.encoder.front_end, self.config.views
-        frames = front_end.log_mel(clips.float())
+        frames = front_end.log_mel(clips)
         db_per_unit = 1.0 if front_end.config.unit == "db" else DB
-        return tuple(
-            make_views(
-                frames, n_views, self.window(seconds), config, db_per_unit=db_per_unit, generator=chance.generator(name, clips.device)
-            )
-            for name, n_views, seconds in (
-                ("views_global", config.n_global, config.global_s),
-                ("views_local", config.n_local, config.local_s),
-            )
-        )  # pyright: ignore[reportReturnType]
+
+        def draw(purpose: str, n_views: int, seconds: float) -> Views:
+            generator, window = chance.generator(purpose, clips.device), self.window(seconds)
+            return make_views(frames, n_views, window, config, db_per_unit=db_per_unit, generator=generator)
+
+        global_views = draw("views_global", config.n_global, config.global_s)
+        return global_views, draw("views_local", config.n_local, config.local_s)
 
     def window(self, seconds: float) -> int:
         """Frames of a view: the nearest whole number of patches, at least one."""
@@ -101,6 +102,9 @@ class Lejepa(Objective):
 
 
 def invariance_loss(z: Float[Tensor, "v b k"], n_global: int) -> Float[Tensor, ""]:
-    """Mean over views, clips and channels of (z - centre)^2; a clip's centre is the mean of its global views, the first n_global ones."""
+    """Mean over views, clips and channels of (z - centre)^2.
+
+    A clip's centre is the mean of its global views, which are the first n_global ones.
+    """
     centre = z[:n_global].mean(0)
     return (z - centre).square().mean()

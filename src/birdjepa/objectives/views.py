@@ -1,7 +1,8 @@
 """Views: several augmented windows of each clip, cut and altered on its log-mel frames, batched on the device.
 
-One decode feeds all views. Windows of one recording differ in time; level, background, spectral balance and masks are drawn anew for each view.
-No flips and no large shifts in frequency: pitch says who sings. Everything is drawn from one generator, so a batch's views can be made again.
+One decode feeds all views. Windows of one recording differ in time; level, background, spectral balance and masks are
+drawn anew for each view. No flips: which way a sweep goes says who sings. Everything is drawn from one generator, so a
+batch's views can be made again.
 
 Axes: v views | b clips | t frames of a clip | w frames of a window | m mels
 """
@@ -29,6 +30,11 @@ class ViewsConfig:
     n_local: int = 2
     local_s: float = 0.96
     """Length of a local view in seconds; rounded to whole patches."""
+    stretch: tuple[float, float] = (1.0, 1.0)
+    """Sound that a view shows over its own length: below 1 it is slowed down, above 1 hurried; uniform in this range."""
+    zoom: tuple[float, float] = (1.0, 1.0)
+    """Factor on the mel axis: above 1 a part of the bands fills the view, below 1 all of them leave a margin; uniform in
+    this range."""
     gain_db: float = 6.0
     """Level of a view: uniform within plus or minus this."""
     mix_probability: float = 0.5
@@ -48,8 +54,14 @@ class ViewsConfig:
                 "need n_global >= 1, n_local >= 0, global_s > 0, local_s > 0; got "
                 f"{self.n_global}, {self.n_local}, {self.global_s}, {self.local_s}"
             )
+        for name, (low, high) in (("stretch", self.stretch), ("zoom", self.zoom)):
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must be an ascending range of positive factors, got {low}, {high}")
         if not 0 <= self.mix_probability <= 1 or self.mix_snr_db[0] > self.mix_snr_db[1]:
-            raise ValueError(f"need 0 <= mix_probability <= 1 and an ascending mix_snr_db, got {self.mix_probability}, {self.mix_snr_db}")
+            raise ValueError(
+                "need 0 <= mix_probability <= 1 and an ascending mix_snr_db, got "
+                f"{self.mix_probability}, {self.mix_snr_db}"
+            )
         if self.gain_db < 0 or self.tilt_db < 0 or self.mask_mels < 0 or not 0 <= self.mask_share < 1:
             raise ValueError(
                 "need gain_db >= 0, tilt_db >= 0, mask_mels >= 0, 0 <= mask_share < 1; got "
@@ -63,17 +75,30 @@ class Views(NamedTuple):
     frames: Float[Tensor, "v b w m"]
     start: Int[Tensor, "v b"]
     """First frame of the window."""
+    span: Int[Tensor, "v b"]
+    """Frames of the clip that the window shows; w unless it is stretched."""
 
 
 def make_views(
-    frames: Float[Tensor, "b t m"], n_views: int, window: int, config: ViewsConfig, *, db_per_unit: float, generator: torch.Generator
+    frames: Float[Tensor, "b t m"],
+    n_views: int,
+    window: int,
+    config: ViewsConfig,
+    *,
+    db_per_unit: float,
+    generator: torch.Generator,
 ) -> Views:
-    """n_views augmented windows of each clip. frames are unnormalised log power; db_per_unit is 1 for dB and `DB` for nepers.
+    """n_views augmented windows of each clip.
+
+    frames are unnormalised log power; db_per_unit is 1 for dB and `DB` for nepers.
 
     Raises:
       ValueError: if the clips are shorter than the window.
     """
-    views, start = _windows(frames * db_per_unit, n_views, window, generator)
+    start, span = _draw_windows(frames, n_views, window, config.stretch, generator)
+    views = _resample_time(frames * db_per_unit, start, span, window)
+    if config.zoom != (1.0, 1.0):
+        views = _zoom(views, config.zoom, generator)
     views = views + _uniform((n_views, frames.shape[0], 1, 1), -config.gain_db, config.gain_db, views, generator)
     if config.tilt_db:
         views = views + _tilt(views, config.tilt_db, generator)
@@ -81,21 +106,57 @@ def make_views(
         views = _mix(views, config, generator)
     hidden = _stripes(views, config, generator)
     views = torch.where(hidden, views.mean((2, 3), keepdim=True), views)
-    return Views(views / db_per_unit, start)
+    return Views(views / db_per_unit, start, span)
 
 
-def _windows(
-    frames: Float[Tensor, "b t m"], n_views: int, window: int, generator: torch.Generator
-) -> tuple[Float[Tensor, "v b w m"], Int[Tensor, "v b"]]:
-    """Windows at uniformly drawn frames."""
+def _draw_windows(
+    frames: Float[Tensor, "b t m"],
+    n_views: int,
+    window: int,
+    stretch: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[Int[Tensor, "v b"], Int[Tensor, "v b"]]:
+    """First frame and length of each window in its clip; no window leaves the clip."""
     batch, n_frames, _ = frames.shape
-    room = n_frames - window
-    if room < 0:
-        raise ValueError(f"a view of {window} frames does not fit into clips of {n_frames}: lengthen loader.clip_s or shorten the view")
-    start = torch.randint(room + 1, (n_views, batch), generator=generator, device=frames.device)
-    index = start.unsqueeze(-1) + torch.arange(window, device=frames.device)
-    clip = torch.arange(batch, device=frames.device)[None, :, None]
-    return frames[clip, index], start
+    if n_views and window > n_frames:
+        raise ValueError(
+            f"a view of {window} frames does not fit into clips of {n_frames}: "
+            "lengthen loader.clip_s or shorten the view"
+        )
+    factor = _uniform((n_views, batch), *stretch, frames, generator)
+    span = (window * factor).round().clamp(1, n_frames).long()
+    place = torch.rand((n_views, batch), generator=generator, device=frames.device)
+    return (place * (n_frames - span + 1)).long(), span
+
+
+def _resample_time(
+    frames: Float[Tensor, "b t m"], start: Int[Tensor, "v b"], span: Int[Tensor, "v b"], window: int
+) -> Float[Tensor, "v b w m"]:
+    """Each window by linear interpolation; exactly the frames themselves where it is not stretched."""
+    step = torch.arange(window, device=frames.device) + 0.5
+    last = (span - 1).unsqueeze(-1)
+    position = (step * (span / window).unsqueeze(-1) - 0.5).clamp_min(0).minimum(last)
+    low = position.floor().long()
+    share = (position - low).to(frames.dtype).unsqueeze(-1)
+    first = start.unsqueeze(-1)
+    clip = torch.arange(len(frames), device=frames.device)[None, :, None]
+    return torch.lerp(frames[clip, first + low], frames[clip, first + (low + 1).minimum(last)], share)
+
+
+def _zoom(
+    views: Float[Tensor, "v b w m"], factors: tuple[float, float], generator: torch.Generator
+) -> Float[Tensor, "v b w m"]:
+    """Stretches or shrinks each view along the mel axis, at a random place; the outermost bands fill a margin."""
+    n_views, batch, window, mels = views.shape
+    factor = _uniform((n_views, batch, 1, 1), *factors, views, generator)
+    hidden = mels - mels / factor
+    offset = hidden * torch.rand((n_views, batch, 1, 1), generator=generator, device=views.device)
+    band = torch.arange(mels, device=views.device) + 0.5
+    position = (offset + band / factor - 0.5).clamp(0, mels - 1)
+    low = position.floor().long()
+    high = (low + 1).clamp_max(mels - 1)
+    size = (n_views, batch, window, mels)
+    return torch.lerp(views.gather(3, low.expand(size)), views.gather(3, high.expand(size)), position - low)
 
 
 def _mix(views: Float[Tensor, "v b w m"], config: ViewsConfig, generator: torch.Generator) -> Float[Tensor, "v b w m"]:
@@ -126,15 +187,21 @@ def _tilt(views: Float[Tensor, "v b w m"], std_db: float, generator: torch.Gener
     return curve.view(n_views, batch, 1, mels)
 
 
-def _stripes(views: Float[Tensor, "v b w m"], config: ViewsConfig, generator: torch.Generator) -> Bool[Tensor, "v b w m"]:
-    """One stripe of mel bands and one stretch of time per view, as SpecAugment masks them (Park et al. 2019)."""
+def _stripes(
+    views: Float[Tensor, "v b w m"], config: ViewsConfig, generator: torch.Generator
+) -> Bool[Tensor, "v b w m"]:
+    """One stripe of mel bands and one stretch of time per view, as SpecAugment masks them (Park et al. 2019).
+
+    A stripe may stick out at either end, so that the outermost bands and frames are hidden as often as the others.
+    """
     n_views, batch, window, mels = views.shape
     low, width, first, length = torch.rand((4, n_views, batch, 1, 1), generator=generator, device=views.device)
     band = torch.arange(mels, device=views.device)
     time = torch.arange(window, device=views.device)[:, None]
-    low, first = low * mels, first * window
-    in_band = (band >= low) & (band < low + width * config.mask_mels)
-    in_time = (time >= first) & (time < first + length * config.mask_share * window)
+    width, length = width * config.mask_mels, length * config.mask_share * window
+    low, first = low * (mels + width) - width, first * (window + length) - length
+    in_band = (band >= low) & (band < low + width)
+    in_time = (time >= first) & (time < first + length)
     return in_band | in_time
 
 

@@ -15,10 +15,20 @@ from birdjepa.train.config import TrainConfig
 def lejepa() -> PretrainConfig:
     """The default, sized for a CPU: a tiny ViT, 320 ms patches, short views. What it reaches on real audio is in benchmarks/RESULTS.md."""
     return PretrainConfig(
+        loader=LoaderConfig(clip_s=5.0, workers=1),
         patch=PatchConfig(frames=32, mels=16),
         pooling="rows+std",
         objective=LejepaConfig(
-            views=ViewsConfig(n_global=2, global_s=1.92, n_local=2, local_s=0.96), projector=ProjectorConfig(hidden=512)
+            views=ViewsConfig(
+                n_global=2,
+                global_s=1.92,
+                n_local=2,
+                local_s=0.96,
+                stretch=(0.6, 1.5),
+                zoom=(0.8, 1.2),
+                tilt_db=3.0,
+            ),
+            projector=ProjectorConfig(hidden=512),
         ),
         optim=AdamWConfig(lr=2e-3),
         train=TrainConfig(steps=1000, batch_size=128),

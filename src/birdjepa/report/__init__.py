@@ -1,7 +1,7 @@
-"""The report of a run: one self-contained HTML file with curves, probe, spectrograms, map, neighbours, data and configuration.
+"""The report of a run: one self-contained HTML file with curves, probe, spectrograms, map, neighbours and data.
 
-`gather.gather` reads a run folder into `contents.ReportContents`, plain data; `build.build_report` turns that into a page
-and touches nothing else. Below them:
+`gather.gather` reads a run folder into `contents.ReportContents`, plain data; `build.build_report` turns that into a
+page and touches nothing else. Below them:
 
     gather_run, gather_data, gather_clips, gather_neighbourhood   files, tables, sound and embeddings into contents
     curves, probes, seen, neighbourhood, data, header             a section of the page each

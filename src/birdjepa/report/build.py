@@ -1,4 +1,4 @@
-"""Report contents into one HTML file that needs nothing else: style, script, pictures and sounds are inside, and nothing outside is asked for.
+"""Report contents into one HTML file that needs nothing else: style, script, pictures and sounds are inside it.
 
 A content security policy in the page forbids every request, and every script but our own.
 """
@@ -40,8 +40,9 @@ def build_report(contents: ReportContents) -> str:
         header(contents),
         tag("nav", {"aria-label": "Sections"}, *(tag("a", {"href": f"#{place}"}, name) for place, name in PLACES)),
         tag(
-            "main", {}, curves_section(contents), probes_section(contents), seen_section(contents, len(contents.heard)), map_section(contents),
-            neighbours_section(contents), data_section(contents, played), origin_section(contents),
+            "main", {}, curves_section(contents), probes_section(contents), seen_section(contents, len(contents.heard)),
+            map_section(contents), neighbours_section(contents), data_section(contents, played),
+            origin_section(contents),
         ),
         tag("footer", {}, "Made by birdjepa report. This page is one file: it asks nothing of the network."),
         tag("div", {"id": "tip", "role": "status", "hidden": True}),
@@ -64,8 +65,10 @@ def _page(title: str, body: tuple[Html, ...]) -> str:
         f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{trusted}'"
     )
     head = tag(
-        "head", {}, tag("meta", {"charset": "utf-8"}), tag("meta", {"http-equiv": "Content-Security-Policy", "content": policy}),
-        tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}), tag("meta", {"name": "color-scheme", "content": "light dark"}),
+        "head", {}, tag("meta", {"charset": "utf-8"}),
+        tag("meta", {"http-equiv": "Content-Security-Policy", "content": policy}),
+        tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
+        tag("meta", {"name": "color-scheme", "content": "light dark"}),
         tag("link", {"rel": "icon", "href": "data:,"}), tag("title", {}, title), tag("style", {}, Html(style)),
     )  # fmt: skip
     return (

@@ -1,4 +1,4 @@
-"""SVG charts: a line over steps, and dots with intervals. Coordinates are those of the viewBox; colours come from the page's style."""
+"""SVG charts: a line over steps, and dots with intervals. Units are those of the viewBox, colours are in page.css."""
 
 import dataclasses
 import math
@@ -10,6 +10,7 @@ from birdjepa.report.html import Html, join, tag
 WIDTH, HEIGHT = 320, 150
 LEFT, RIGHT, TOP, BOTTOM = 46, 18, 8, 22
 """Margins of a line chart, for the labels of its axes."""
+Real = int | float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,14 +34,14 @@ class Line:
 class Axis:
     """A range of numbers on a stretch of the picture, linear or logarithmic."""
 
-    def __init__(self, low: float, high: float, start: float, end: float, *, log: bool = False) -> None:
+    def __init__(self, low: Real, high: Real, start: Real, end: Real, *, log: bool = False) -> None:
         self.log = log
         if high <= low:
             pad = abs(low) * 0.05 or 0.5
             low, high = (low / 1.5, high * 1.5) if log else (low - pad, high + pad)
         self.low, self.high, self.start, self.end = low, high, start, end
 
-    def __call__(self, value: float) -> float:
+    def __call__(self, value: Real) -> float:
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
         share = ((math.log(max(value, 1e-300)) if self.log else value) - low) / (high - low)
         return self.start + share * (self.end - self.start)
@@ -71,8 +72,6 @@ def line_chart(line: Line, steps: tuple[int, int], alarms: Sequence[tuple[int, s
         marks.append(
             _rule(
                 "reference",
-                LEFT,
-                WIDTH - RIGHT,
                 y(level),
                 tag("title", {}, f"{name}: {number(level, share=line.share)}"),
             )
@@ -87,7 +86,8 @@ def line_chart(line: Line, steps: tuple[int, int], alarms: Sequence[tuple[int, s
         marks.append(_path("curve", [(point[0], y(value)) for point, value in zip(points, smooth, strict=True)]))
     if len(points) == 1:
         marks.append(tag("circle", {"class": "dot", "cx": points[0][0], "cy": points[0][1], "r": 3}))
-    summary = f"{line.title} from step {line.steps[0]} to {line.steps[-1]}: {number(line.values[0])} to {number(line.values[-1])}"
+    ends = f"{number(line.values[0])} to {number(line.values[-1])}"
+    summary = f"{line.title} from step {line.steps[0]} to {line.steps[-1]}: {ends}"
     cursor = join(
         (
             tag("line", {"class": "cursor", "y1": TOP, "y2": HEIGHT - BOTTOM}),
@@ -99,7 +99,7 @@ def line_chart(line: Line, steps: tuple[int, int], alarms: Sequence[tuple[int, s
 
 
 def interval_chart(rows: Sequence[tuple[str, Estimate]], *, chance: float | None) -> Html:
-    """One line per row: a dot at its value and a bar over its interval, on an axis of shares; chance, where near, is dashed."""
+    """A line per row: a dot at its value, a bar over its interval, on an axis of shares; chance dashed where near."""
     left, right, pitch, bottom = 190, 70, 30, 24
     width, height = 640, pitch * len(rows) + bottom + 6
     bounds = [bound for _, row in rows for bound in (row.value, row.low, row.high) if math.isfinite(bound)]
@@ -132,7 +132,7 @@ def interval_chart(rows: Sequence[tuple[str, Estimate]], *, chance: float | None
     )
 
 
-def number(value: float, *, share: bool = False) -> str:
+def number(value: Real, *, share: bool = False) -> str:
     """A number as short as it can be read."""
     if share:
         return f"{100 * value:.3g}%"
@@ -144,7 +144,7 @@ def number(value: float, *, share: bool = False) -> str:
 
 
 def _value_axis(line: Line) -> Axis:
-    """The range of a line's values and of its reference where that is near; logarithmic where the values span decades."""
+    """Holds the line's values, and its reference where that is near; logarithmic where the values span decades."""
     low, high = min(line.values), max(line.values)
     middle = sorted(line.values)[len(line.values) // 2]
     log = low > 0 and not line.share and high > 30 * middle and middle < 3 * low * 30
@@ -171,7 +171,7 @@ def _running_mean(values: Sequence[float]) -> list[float]:
 
 def _gridline(y: Axis, tick: float, text: str) -> Html:
     label = tag("text", {"class": "tick", "x": LEFT - 6, "y": y(tick) + 3.5, "text-anchor": "end"}, text)
-    return join((_rule("grid", LEFT, WIDTH - RIGHT, y(tick)), label))
+    return join((_rule("grid", y(tick)), label))
 
 
 def _step_label(x: Axis, tick: float) -> Html:
@@ -179,8 +179,9 @@ def _step_label(x: Axis, tick: float) -> Html:
     return tag("text", {"class": "tick", "x": x(tick), "y": HEIGHT - 6, "text-anchor": "middle"}, text)
 
 
-def _rule(kind: str, x1: float, x2: float, y: float, *children: str) -> Html:
-    return tag("line", {"class": kind, "x1": x1, "x2": x2, "y1": y, "y2": y}, *children)
+def _rule(kind: str, y: float, *children: str) -> Html:
+    """A horizontal line from edge to edge."""
+    return tag("line", {"class": kind, "x1": LEFT, "x2": WIDTH - RIGHT, "y1": y, "y2": y}, *children)
 
 
 def _path(kind: str, points: Sequence[tuple[float, float]]) -> Html:

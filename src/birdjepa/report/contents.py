@@ -108,7 +108,8 @@ class ProbeScore:
     macro_f1: Estimate | None
     balanced_accuracy: Estimate | None
     ahead: Estimate | None
-    """The encoder's accuracy minus this floor's on the same resampled recordings; None for the encoder itself, or where nobody computed it."""
+    """The encoder's accuracy minus this floor's on the same resampled recordings; None for the encoder itself, or where
+    nobody computed it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -40,7 +40,7 @@ KNOWN = {
 def curves_section(contents: ReportContents) -> Html:
     title, lead = (
         "Training",
-        "The loss should fall and level off while effective rank and std stay up; a vertical red line is a collapse alarm.",
+        "The loss should fall and level off while effective rank and std stay up; a red vertical line is an alarm.",
     )
     rows = contents.metrics
     lines = [line for line in (_line(name, rows, contents) for name in _names(rows)) if line is not None]

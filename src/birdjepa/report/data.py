@@ -1,4 +1,4 @@
-"""The sections of data and of origin: what was learnt from, what was refused, whose sounds are played here; configuration and provenance."""
+"""The sections of data and of origin: what was learnt from and refused, whose sounds are here; the configuration."""
 
 import collections
 import json
@@ -16,7 +16,7 @@ MAX_FAILURES = 200
 def data_section(contents: ReportContents, played: list[HeardClip]) -> Html:
     """`played` are the clips that can be heard in the page."""
     title = "Data"
-    lead = "What was learnt from and what was refused: a long list of refused files, or a rate that differs from the rest, explains many odd results."
+    lead = "Many refused files, or one source at another sampling rate than the rest, explain many an odd result."
     parts = [_sources(contents.sources), _refused(contents)]
     if played:
         parts.append(_played(played))
@@ -41,8 +41,8 @@ def origin_section(contents: ReportContents) -> Html:
     config = tag("pre", {}, json.dumps(contents.config, indent=2, ensure_ascii=False))
     return section(
         "origin", title, lead,
-        tag("details", {}, tag("summary", {}, "Configuration, config.json, hash ", tag("code", {}, contents.config_hash or "unknown")), config),
-        tag("details", {}, tag("summary", {}, "Provenance, provenance.json"), known or note("provenance.json is missing.")),
+        tag("details", {}, tag("summary", {}, "config.json, hash ", tag("code", {}, contents.config_hash)), config),
+        tag("details", {}, tag("summary", {}, "provenance.json"), known or note("provenance.json is missing.")),
     )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def _sources(sources: tuple[SourceSummary, ...]) -> Html:
         (
             source.name,
             f"{source.n_recordings:,}",
-            f"{source.n_rows:,}" if source.n_rows != source.n_recordings else "–",
+            f"{source.n_rows:,}" if source.n_rows != source.n_recordings else "-",
             f"{'' if source.hours_known else '≈ '}{source.hours:.2f}",
             str(len(source.labels)),
             _rates(source),
@@ -78,7 +78,7 @@ def _sources(sources: tuple[SourceSummary, ...]) -> Html:
 
 
 def _origin(sources: tuple[SourceSummary, ...]) -> str:
-    told = "Recordings and labels from the manifests; labels do not train the encoder. Rates from the headers"
+    told = "Recordings and labels from the manifests. Rates from the headers"
     partly = [source for source in sources if source.n_looked < source.n_recordings]
     told += " of " + ", ".join(f"{source.n_looked} recordings of {source.name}" for source in partly) if partly else ""
     guessed = any(not source.hours_known for source in sources)

@@ -27,11 +27,12 @@ def gather(
     config: ReportConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReportContents:
-    """Everything that a report of the run says. Reads the folder, the sources' headers, one batch of clips and up to n_points stretches.
+    """Everything that a report of the run says.
 
-    sources, clips and objective are the run's own (the objective's weights do not matter, for only its views are drawn); encoder is the exported
-    one, None where there is none yet. Without clips the data is not there, and the parts that need sound say so.
-    `progress(done, total)` is called while rows are embedded.
+    Reads the folder, the sources' headers, one batch of clips and up to n_points stretches. sources, clips and
+    objective are the run's own (the objective's weights do not matter, for only its views are drawn); encoder is the
+    exported one, None where there is none yet. Without sources and clips the parts that need sound say so.
+    `progress(done, total)` is called while a source's rows are embedded.
 
     Raises:
       UsageError: if the folder holds no run, or one of its files is damaged.

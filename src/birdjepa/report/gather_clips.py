@@ -56,7 +56,7 @@ def hear(
 def seen_clips(clips: Clips, objective: Lejepa, *, seed: int, n_clips: int) -> tuple[SeenClip, ...]:
     """Clips of the run's first batch with their views of the first step, of different labels as far as possible."""
     front_end = objective.encoder.front_end
-    batch = clips[0]
+    batch = clips.batch(0)
     with torch.no_grad():
         both = objective.views(batch.clips, Chance(seed, 0))
     places = [(source, row) for source in clips.sources for row in range(len(source))]
@@ -79,7 +79,7 @@ def _views(views: Views, clip: int, kind: str, front_end: LogMel) -> list[SeenVi
         SeenView(
             name=f"{kind}{number + 1}",
             start_s=int(views.start[number, clip]) / rate,
-            duration_s=views.frames.shape[2] / rate,
+            duration_s=int(views.span[number, clip]) / rate,
             frames=_decibels(views.frames[number, clip], front_end),
         )
         for number in range(len(views.frames))

@@ -19,7 +19,7 @@ N_LOOKED = 500
 
 
 def summarise(source: Manifest, fingerprint: str) -> SourceSummary:
-    """One source. Hours come from the manifest where it tells every duration, else from the headers of up to `N_LOOKED` recordings."""
+    """One source. Hours come from the manifest where it tells every duration, else from up to `N_LOOKED` headers."""
     recordings = source.recordings()
     looked, infos = _look(recordings)
     claimed = recordings.duration_s

@@ -181,7 +181,7 @@ def _agreement(standard: Float[np.ndarray, "n d"], points: list[_Point], seed: i
 def _chance(labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], judged: Int[np.ndarray, " j"]) -> float:
     """Mean share of a row's label among the rows of other groups."""
     per_label = np.bincount(labels)
-    both, index, counts = np.unique(np.stack((groups, labels), 1), axis=0, return_inverse=True, return_counts=True)
+    _, index, counts = np.unique(np.stack((groups, labels), 1), axis=0, return_inverse=True, return_counts=True)
     per_group = np.bincount(groups)
     same = per_label[labels] - counts[index.reshape(-1)]
     others = len(labels) - per_group[groups]

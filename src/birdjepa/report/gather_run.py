@@ -16,7 +16,6 @@ from birdjepa.report.contents import Failure, ProbeResult, ProbeScore
 from birdjepa.train.sinks import METRICS, read_metrics
 
 FLOOR_NAMES = {"logmel": "log-mel statistics", "random": "the untrained encoder"}
-ESTIMATES = ("accuracy", "macro_f1", "balanced_accuracy")
 SETTINGS = (
     *("data", "encoder", "classifier", "pooling", "layer", "fold_column", "n_groups", "seed", "n_resamples"),
     *("encoder_hash", "data_fingerprint", "birdjepa", "commit"),
@@ -69,20 +68,20 @@ def probes_of(folder: Path) -> tuple[ProbeResult, ...]:
 def parse_probe(value: Mapping[str, Any], file: str) -> ProbeResult:
     """The object that `birdjepa probe --json` prints. Only `accuracy` must be there.
 
-    A floor's `difference` (or the top-level `differences` entry of its name) holds the encoder's lead over it, as `benchmark.evaluate.Comparison` writes it.
+    A floor's `difference` (or the top-level `differences` entry of its name) holds the encoder's lead over it, as
+    `benchmark.evaluate.Comparison` writes it.
 
     Raises:
       UsageError: if it has no accuracy.
     """
     if _estimate(value.get("accuracy")) is None:
         raise UsageError(f"{file}: not a probe's result, for it has no accuracy; write it by birdjepa probe --json")
-    scores = [ProbeScore("encoder", *(_estimate(value.get(key)) for key in ESTIMATES), None)]
+    scores = [_score("encoder", value, None)]
     differences = _mapping(value.get("differences"))
     for name, floor in _mapping(value.get("floors")).items():
         floor = _mapping(floor)
         ahead = _mapping(floor.get("difference") or differences.get(name)).get("accuracy")
-        estimates = (_estimate(floor.get(key)) for key in ESTIMATES)
-        scores.append(ProbeScore(FLOOR_NAMES.get(name, str(name)), *estimates, _estimate(ahead)))
+        scores.append(_score(FLOOR_NAMES.get(name, str(name)), floor, _estimate(ahead)))
     classes = tuple(map(str, value.get("classes") or ()))
     confusion = np.array(value.get("confusion") or np.zeros((0, 0)), dtype=np.int64)
     square = classes and confusion.shape == (len(classes), len(classes))
@@ -108,6 +107,11 @@ def moments_of(folder: Path, provenance: Mapping[str, Any]) -> tuple[str, str]:
     """When the run started and when it wrote last: as it noted, else as the files' dates say; empty where unknown."""
     noted = str(provenance.get("started") or "")
     return noted or _modified(folder / "config.json"), _modified(folder / METRICS)
+
+
+def _score(name: str, value: Mapping[str, Any], ahead: Estimate | None) -> ProbeScore:
+    accuracy, macro_f1, balanced = (_estimate(value.get(key)) for key in ("accuracy", "macro_f1", "balanced_accuracy"))
+    return ProbeScore(name, accuracy, macro_f1, balanced, ahead)
 
 
 def _folds(folds: list[Any]) -> str:

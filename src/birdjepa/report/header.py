@@ -17,7 +17,8 @@ def header(contents: ReportContents) -> Html:
     typed = [tag("pre", {"class": "command"}, command)] if command else []
     return tag(
         "header", {}, tag("p", {"class": "kicker"}, "birdjepa report"), tag("h1", {}, contents.name),
-        *(tag("p", {"class": "verdict"}, line) for line in verdict_lines(contents)), *_tiles(contents), tag("dl", {"class": "facts"}, *listed), *typed,
+        *(tag("p", {"class": "verdict"}, line) for line in verdict_lines(contents)), *_tiles(contents),
+        tag("dl", {"class": "facts"}, *listed), *typed,
     )  # fmt: skip
 
 

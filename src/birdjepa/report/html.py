@@ -14,7 +14,9 @@ class Html(str):
 
 
 def tag(name: str, attributes: Mapping[str, Any] | None = None, *children: str) -> Html:
-    """An element. Attributes that are None or False are left out, True ones have no value; children that are not Html are escaped."""
+    """An element. Attributes that are None or False are left out, True ones have no value; children that are not Html
+    are escaped.
+    """
     written = "".join(_attribute(key, value) for key, value in (attributes or {}).items())
     if name in VOID:
         return Html(f"<{name}{written}>")

@@ -24,7 +24,7 @@ WIDTH, HEIGHT, MARGIN = 760, 560, 16
 
 def map_section(contents: ReportContents) -> Html:
     title = "Map of embeddings"
-    lead = "Clouds of one mark say that the encoder sorts by label without having been told; two axes show only a part of what it knows."
+    lead = "Clouds of one mark say that the encoder sorts by label; two axes show only a part of what it knows."
     made = contents.map
     if isinstance(made, Absent):
         return section("map", title, lead, note(f"No map: {made.reason}."))
@@ -62,16 +62,17 @@ def map_section(contents: ReportContents) -> Html:
 
 def neighbours_section(contents: ReportContents) -> Html:
     title = "Nearest neighbours"
-    lead = "Each row is one recording and what lies nearest to it in other recordings: listen whether it is the same kind of sound, whatever the label says."
+    lead = "Listen whether what lies nearest in other recordings is the same kind of sound, whatever the label says."
     if isinstance(contents.queries, Absent):
         return section("neighbours", title, lead, note(f"No neighbours: {contents.queries.reason}."))
     rows = [_query(query, contents.heard) for query in contents.queries]
     agreement = contents.map.agreement if isinstance(contents.map, EmbeddingMap) else None
     found = [tag("p", {"class": "finding"}, _agreement(agreement))] if agreement else []
     origin = (
-        "Similarity is the cosine of standardised embeddings. Other recordings are those of another group, as the manifest's column "
-        "of that name tells (the recording itself where it is empty). ✓ same label, ✗ another label, no mark where one is missing. Queries: one of each label as far as there is room, drawn by the seed. "
-        "All clips are brought to one loudness."
+        "Left the query, then its neighbours with the cosine of their standardised embeddings. Other recordings are "
+        "those of another group, as the manifest's column of that name tells (the recording itself where it is empty). "
+        "✓ same label, ✗ another label, no mark where one is missing. One query of each label as far as there is room, "
+        "drawn by the seed. All clips are brought to one loudness."
     )
     return section("neighbours", title, lead, *found, tag("div", {"class": "queries"}, *rows), note(origin))
 
@@ -117,9 +118,10 @@ def _map_origin(made: EmbeddingMap) -> Html:
     first, second = made.explained
     heard = sum(number is not None for number in made.heard)
     return note(
-        f"{rows} embedded by encoder/ (pooling {made.pooling}), at most one clip each: of a longer recording the middle. Principal components of the "
-        f"standardised embeddings: {first:.0%} of the variance across, {second:.0%} upwards; the same scale on both axes, whose directions mean nothing. "
-        f"Point at a mark to read it; the {heard} outlined ones play on a click. A click in the legend singles a label out."
+        f"{rows} embedded by encoder/ (pooling {made.pooling}), at most one clip each: of a longer recording the "
+        f"middle. Principal components of the standardised embeddings: {first:.0%} of the variance across, "
+        f"{second:.0%} upwards; the same scale on both axes, whose directions mean nothing. Point at a mark to read "
+        f"it; the {heard} outlined ones play on a click. A click in the legend singles a label out."
     )
 
 
@@ -154,6 +156,6 @@ def _caption(clip: HeardClip, hit: Hit | None) -> Html:
 
 def _agreement(agreement: Agreement) -> str:
     return (
-        f"The nearest neighbour from another recording has the same label for {rate(agreement.rate)} of {agreement.n} rows "
-        f"(95% interval over recordings); drawn at random it would for {agreement.chance:.3f}."
+        f"The nearest neighbour from another recording has the same label for {rate(agreement.rate)} of {agreement.n} "
+        f"rows (95% interval over recordings); drawn at random it would for {agreement.chance:.3f}."
     )

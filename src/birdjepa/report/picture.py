@@ -1,4 +1,4 @@
-"""Spectrograms as pictures: low frequencies at the bottom, axes in seconds and kHz, windows drawn on them, a button that plays.
+"""Spectrograms as pictures: low frequencies at the bottom, axes in s and kHz, windows drawn on them, a play button.
 
 Axes: t frames | m mel bands
 """
@@ -28,7 +28,7 @@ class Levels(NamedTuple):
 
 
 def levels(frames: Float[np.ndarray, "t m"]) -> Levels:
-    """Shades that suit a spectrogram: up to its loudest thousandth, down to its quiet background but not below `RANGE_DB`."""
+    """Shades that suit a spectrogram: from its loudest thousandth down to its quiet background, `RANGE_DB` at most."""
     high = float(np.quantile(frames, 0.999))
     low = float(np.quantile(frames, 0.05))
     return Levels(max(high - RANGE_DB, min(low, high - 20.0)), high)
@@ -44,7 +44,6 @@ def spectrogram(frames: Float[np.ndarray, "t m"], shades: Levels, alt: str, *, t
         {
             "src": source,
             "alt": alt,
-            "loading": "lazy",
             "decoding": "async",
             "width": image.shape[1],
             "height": image.shape[0],
@@ -87,7 +86,7 @@ def view_picture(view: SeenView, shades: Levels, sound: int) -> Html:
     button = play_button(sound, f"the sound under view {view.name}", stretch=(view.start_s, end_s))
     picture = tag("div", {"class": "picture"}, spectrogram(view.frames, shades, alt), _playhead(), button)
     kind = "global" if view.is_global else "local"
-    caption = tag("figcaption", {}, tag("b", {"class": kind}, view.name), f" {view.start_s:.2f}–{end_s:.2f} s")
+    caption = tag("figcaption", {}, tag("b", {"class": kind}, view.name), f" {view.start_s:.2f} to {end_s:.2f} s")
     return tag("figure", {"class": "view", "style": f"flex-grow:{view.duration_s:.4g}"}, picture, caption)
 
 
@@ -107,7 +106,8 @@ def described(clip: HeardClip) -> str:
 def _box(view: SeenView, number: int, shown_s: float) -> Html:
     """A view's window; boxes are inset one into the other so that edges and names stay apart."""
     inset = 2 + 3 * (number % 8)
-    at = f"left:{100 * view.start_s / shown_s:.3f}%;width:{100 * view.duration_s / shown_s:.3f}%;top:{inset}px;bottom:{inset}px"
+    left, width = 100 * view.start_s / shown_s, 100 * view.duration_s / shown_s
+    at = f"left:{left:.3f}%;width:{width:.3f}%;top:{inset}px;bottom:{inset}px"
     kind = "global" if view.is_global else "local"
     name = tag("span", {"style": f"top:{13 * (number % 8)}px"}, view.name)
     title = f"{view.name}: {view.start_s:.2f} to {view.start_s + view.duration_s:.2f} s"

@@ -28,7 +28,7 @@ def colour_map() -> UInt8[np.ndarray, "c 3"]:
 
 
 def encode_png(values: Float[np.ndarray, "h w"], low: float, high: float) -> bytes:
-    """A PNG in which low and below is the first colour and high and above the last; the same values give the same bytes."""
+    """A PNG in which low and below is the first colour, high and above the last. Equal values give equal bytes."""
     share = np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0)
     index = np.rint(share * (N_COLOURS - 1)).astype(np.uint8)
     height, width = index.shape

@@ -101,7 +101,7 @@ def _confusion(probe: ProbeResult) -> list[Html]:
     n = len(probe.classes)
     parts = []
     if n <= MAX_MATRIX:
-        caption = "Rows are the truth, columns what was predicted; shades are shares of a row, the outlined diagonal is right."
+        caption = "Rows are the truth, columns what was predicted; shades are shares of a row, the diagonal is right."
         parts.append(
             tag(
                 "figure",
@@ -177,7 +177,7 @@ def _matrix(confusion: Int[np.ndarray, "c c"], classes: tuple[str, ...]) -> Html
 
 def _cell_and_type(n_classes: int) -> tuple[float, float]:
     """Sides of a cell and of its names' type."""
-    return (34, 11) if n_classes <= MAX_COUNTS else (16, 9.5)
+    return (34.0, 11.0) if n_classes <= MAX_COUNTS else (16.0, 9.5)
 
 
 def _margin(classes: tuple[str, ...]) -> float:

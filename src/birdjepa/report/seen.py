@@ -1,4 +1,4 @@
-"""The section of views: training clips as spectrograms, the windows of their views, and the views as the encoder saw them."""
+"""The section of views: training clips as spectrograms, the windows of their views, and the views as they were seen."""
 
 import numpy as np
 
@@ -10,15 +10,16 @@ from birdjepa.report.picture import annotated, legend, levels, view_picture
 def seen_section(contents: ReportContents, first_sound: int) -> Html:
     """Sounds of the clips are numbered from first_sound on."""
     title = "What the encoder saw"
-    lead = "Boxes are the windows from which views are made: each should hold some of what is worth hearing, for views of one clip are pulled together."
+    lead = "Views of one clip (boxes) are pulled together, so each should hold some of what is worth hearing."
     if isinstance(contents.seen, Absent) or contents.scale is None:
         reason = contents.seen.reason if isinstance(contents.seen, Absent) else "no front end is at hand"
         return section("views", title, lead, note(f"Nothing to show: {reason}."))
     shown = [_clip(seen, contents.scale, first_sound + i) for i, seen in enumerate(contents.seen)]
     origin = (
-        f"Clips of the run's first batch and their views at step 1, drawn again from seed {contents.config.get('seed', 0)} on a CPU "
-        "(a run on a GPU drew other windows). Solid boxes G: global views; dashed boxes L: local ones. Under each clip its views, augmented; "
-        "their buttons play the sound before augmentation. Shades are the same within a clip: "
+        "Clips of the run's first batch and their views at step 1, drawn again from seed "
+        f"{contents.config.get('seed')} on a CPU (a run on a GPU drew other windows). Solid boxes G: global views; "
+        "dashed boxes L: local ones. Under each clip its views, augmented; their buttons play the sound before "
+        "augmentation. Shades are the same within a clip: "
     )
     return section("views", title, lead, *shown, note(origin, legend(), "."))
 

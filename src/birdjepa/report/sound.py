@@ -1,4 +1,4 @@
-"""Clips to sound that a browser plays: mono MP3, small and understood everywhere; WAV where libsndfile cannot write MP3.
+"""Clips to sound that a browser plays: mono MP3, small and known everywhere; WAV where libsndfile cannot write MP3.
 
 Axes: s audio samples
 """

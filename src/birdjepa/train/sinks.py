@@ -94,7 +94,7 @@ def _open_tensorboard(folder: Path, first_step: int) -> Any:
 
 
 def _open_wandb(folder: Path, config: SinksConfig, described: Mapping[str, Any]) -> Any:
-    import wandb
+    import wandb  # pyright: ignore[reportMissingImports] - an extra
 
     return wandb.init(
         project=config.wandb_project,

@@ -1,0 +1,240 @@
+"""DATA: one string to a manifest, the same from every format."""
+
+import csv
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from birdjepa.audio.synth import SynthConfig
+from birdjepa.core.errors import LabelError, UsageError
+from birdjepa.data import sources
+from birdjepa.data.sources import ColumnConfig, open_data, split_weight
+
+ROWS = [
+    {"path": "a.wav", "label": "reed, great", "onset_s": 0.5, "offset_s": 2, "fold": 1, "note": "two\nlines"},
+    {"path": "sub/b.flac", "label": "wren", "onset_s": None, "offset_s": None, "fold": 2, "note": 'a "b"'},
+    {"path": "a.wav", "label": "", "onset_s": 3.5, "offset_s": 4.25, "fold": None, "note": "\u2028 \x0c end"},
+]
+
+
+def write(folder, suffix, rows=ROWS):
+    """The rows as a manifest of one format."""
+    path = folder / f"m{suffix}"
+    if suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def content(manifest):
+    times = [
+        [None if math.isnan(value) else float(value) for value in column]
+        for column in (manifest.onset_s, manifest.offset_s, manifest.duration_s)
+    ]
+    return manifest.keys, times, dict(sorted(manifest.columns.items()))
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".parquet", ".jsonl"])
+def test_every_format_gives_the_same_manifest(tmp_path, suffix):
+    found = open_data(str(write(tmp_path, suffix)))
+    assert content(found) == content(open_data(str(write(tmp_path, ".csv"))))
+    assert found.keys == ["a.wav", "sub/b.flac", "a.wav"]
+    assert found.path(1) == tmp_path / "sub" / "b.flac"
+    assert found.onset_s.tolist() == [0.5, 0.0, 3.5]
+    assert found.columns["fold"] == ["1", "2", ""]
+    assert found.columns["label"] == ["reed, great", "wren", ""]
+    assert found.columns["note"] == ["two\nlines", 'a "b"', "\u2028 \x0c end"]
+    assert found.columns["group"] == ["a.wav", "sub/b.flac", "a.wav"]
+
+
+def test_a_null_column_of_whole_numbers_reads_as_whole_numbers(tmp_path):
+    """pandas writes integers with gaps as floats."""
+    rows = [{"path": "a.wav", "fold": 1.0, "onset_s": float("nan")}, {"path": "b.wav", "fold": float("nan")}]
+    found = open_data(str(write(tmp_path, ".parquet", rows)))
+    assert found.columns["fold"] == ["1", ""]
+    assert found.onset_s.tolist() == [0.0, 0.0]
+
+
+def test_lists_of_labels_equal_semicolons(tmp_path):
+    rows = [{"path": "a.wav", "labels": ["x", "y"]}]
+    for suffix in (".parquet", ".jsonl"):
+        assert open_data(str(write(tmp_path, suffix, rows))).columns["labels"] == ["x;y"]
+    (tmp_path / "m.csv").write_text("path,labels\na.wav,x;y\n")
+    assert open_data(str(tmp_path / "m.csv")).columns["labels"] == ["x;y"]
+
+
+def test_windows_files_read_the_same(tmp_path):
+    (tmp_path / "m.csv").write_bytes("\ufeffpath,label\r\na.wav,wren\r\n\r\n".encode())
+    found = open_data(str(tmp_path / "m.csv"))
+    assert (found.keys, found.columns["label"]) == (["a.wav"], ["wren"])
+
+
+def test_a_file_in_a_partition_folder_gets_no_column_from_its_path(tmp_path):
+    (tmp_path / "year=2020").mkdir()
+    assert "year" not in open_data(str(write(tmp_path / "year=2020", ".parquet"))).columns
+
+
+def test_short_rows_are_filled_and_absent_columns_are_empty(tmp_path):
+    (tmp_path / "m.csv").write_text("path,label,fold\na.wav\nb.wav,wren,2\n")
+    found = open_data(str(tmp_path / "m.csv"))
+    assert found.columns["label"] == ["", "wren"]
+    assert found.columns["split"] == ["", ""]
+    with pytest.raises(UsageError, match="no column 'split'; it has fold, group, label"):
+        found.column("split")
+
+
+def test_columns_can_have_other_names(tmp_path):
+    (tmp_path / "m.csv").write_text("file,species,begin,end,site\na.wav,wren,1,2,s1\n")
+    names = ColumnConfig(path="file", label="species", onset_s="begin", offset_s="end", group="site")
+    found = open_data(str(tmp_path / "m.csv"), names)
+    assert (found.keys, found.columns["label"], found.columns["group"]) == (["a.wav"], ["wren"], ["s1"])
+    assert (found.onset_s[0], found.offset_s[0]) == (1.0, 2.0)
+
+
+def test_the_group_falls_back_to_split_group(tmp_path):
+    (tmp_path / "m.csv").write_text("path,split_group\na.wav,g\nb.wav,\n")
+    assert open_data(str(tmp_path / "m.csv")).columns["group"] == ["g", "b.wav"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("path,onset_s\na.wav,1,5\n", "line 2 has 3 cells, the header 2"),
+        ('path,onset_s\n"a\nb.wav",1\nc.wav,1,5\n', "line 4 has 3 cells"),
+        ("path,onset_s\na.wav,x\n", "row 1: onset_s='x' is no time"),
+        ("path,onset_s\na.wav,-1\n", "row 1: onset_s='-1' is no time"),
+        ("path,offset_s\na.wav,inf\n", "row 1: offset_s='inf' is no time"),
+        ("path,duration_s\na.wav,1e999\n", "row 1: duration_s='1e999' is no time"),
+        ("path,onset_s,offset_s\na.wav,2,1\n", "row 1: onset_s=2, offset_s=1; need 0 <= onset < offset"),
+        ("path,onset_s,offset_s\na.wav,2,2\n", "need 0 <= onset < offset"),
+        ("path,label\n,x\n", "row 1 has no path"),
+        ("path,label,label\na.wav,x,y\n", "column 'label' twice"),
+        ('path,label\na.wav,"never closed\nb.wav,x\n', "cannot be read as csv"),
+        (f'path,label\na.wav,{"x" * 200_000}\n', "cannot be read as csv"),
+    ],
+)  # fmt: skip
+def test_bad_rows_are_named(tmp_path, text, told):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(LabelError, match=told):
+        open_data(str(tmp_path / "m.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("m.csv", b"", "the manifest has no rows"),
+        ("m.csv", b"path\n", "the manifest has no rows"),
+        ("m.csv", b"file\na.wav\n", "no column 'path'; it has file"),
+        ("m.txt", b"path\n", "not a folder, a recording, or a manifest"),
+        ("m.csv", b"path\n\xff\xfe.wav\n", "cannot be read as csv"),
+        ("m.jsonl", b"{", "cannot be read as jsonl"),
+        ("m.jsonl", b"[1]\n", "line 1 holds a list"),
+        ("m.jsonl", b"[" * 100_000, "cannot be read as jsonl"),
+        ("m.parquet", b"PAR1 not really PAR1", "cannot be read as parquet"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((LabelError, UsageError), match=told):
+        open_data(str(tmp_path / name))
+
+
+def test_folders_are_walked_sorted_and_without_hidden_files(tmp_path):
+    for name in ("b.WAV", "a/z.flac", "a/notes.txt", ".hidden/c.wav", "._b.wav", "é.mp3"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = open_data(str(tmp_path))
+    assert found.keys == ["a/z.flac", "b.WAV", "é.mp3"]
+    assert np.isnan(found.duration_s).all()
+    assert found.columns["group"] == found.keys
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no audio files"):
+        open_data(str(tmp_path / "empty"))
+    assert open_data(str(tmp_path / "b.WAV")).keys == ["b.WAV"]
+    with pytest.raises(UsageError, match="not found; DATA is a folder"):
+        open_data(str(tmp_path / "absent"))
+
+
+def test_segments_become_recordings(tmp_path):
+    whole = open_data(str(write(tmp_path, ".csv"))).recordings()
+    assert whole.keys == ["a.wav", "sub/b.flac"]
+    assert whole.columns["label"] == ["reed, great", "wren"]
+    assert whole.onset_s.tolist() == [0.0, 0.0]
+    assert np.isnan(whole.offset_s).all()
+
+
+def test_select_keeps_the_order_given(tmp_path):
+    found = open_data(str(write(tmp_path, ".csv"))).select(np.array([2, 0]))
+    assert found.onset_s.tolist() == [3.5, 0.5]
+    assert found.columns["label"] == ["", "reed, great"]
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("songs", ("songs", 1.0)),
+        ("songs/@2", ("songs/", 2.0)),
+        ("a@b.csv", ("a@b.csv", 1.0)),
+        ("a@b.csv@0.5", ("a@b.csv", 0.5)),
+        ("me@home", ("me@home", 1.0)),
+    ],
+)
+def test_weights(data, expected):
+    assert split_weight(data) == expected
+
+
+@pytest.mark.parametrize("data", ["a@0", "a@-1", "a@inf", "a@nan", "@2"])
+def test_bad_weights_are_refused(data):
+    with pytest.raises(UsageError, match="positive number"):
+        split_weight(data)
+
+
+def test_the_fingerprint_sees_what_matters(tmp_path):
+    path = write(tmp_path, ".csv")
+    (tmp_path / "a.wav").write_bytes(b"1")
+    seen = {open_data(str(path)).fingerprint()}
+    (tmp_path / "a.wav").write_bytes(b"12")
+    seen.add(open_data(str(path)).fingerprint())
+    for change in ({"label": "x"}, {"offset_s": 2.5}, {"onset_s": 0.25}, {"path": "c.wav"}, {"duration_s": 3}):
+        seen.add(open_data(str(write(tmp_path, ".csv", [{**ROWS[0], "duration_s": "", **change}, *ROWS[1:]]))).fingerprint())
+    assert len(seen) == 7
+    assert open_data(str(path)).fingerprint() == open_data(str(path)).fingerprint()
+
+
+def test_synth_is_made_once_and_found_again(tmp_path, monkeypatch):
+    config = SynthConfig(
+        n_species=2, n_individuals=2, songs_per_individual=1, n_soundscapes=0, sampling_rate=16_000, song_s=2.0
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sources, "SynthConfig", lambda: config)
+    found = open_data("synth")
+    assert len(found) == 4
+    assert len(set(found.column("label"))) == 2
+    assert found.root.is_relative_to(tmp_path / "birdjepa")
+    monkeypatch.setattr(sources, "write_dataset", None)
+    assert open_data("synth").fingerprint() == found.fingerprint()
+    other = dataclasses.replace(config, seed=1)
+    monkeypatch.setattr(sources, "SynthConfig", lambda: other)
+    with pytest.raises(TypeError):
+        open_data("synth")
+
+
+def test_every_shared_manifest_opens(shared_data):
+    manifests = sorted(shared_data.glob("*/metadata.csv"))
+    assert manifests
+    for path in manifests:
+        found = open_data(str(path))
+        assert len(found) > 0
+        assert found.path(0).exists(), path

@@ -1,0 +1,76 @@
+"""Schedules: what each shape is at its start, middle and end, and that nothing but the step decides."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from birdjepa.optim.schedules import ScheduleConfig, factor
+
+CONFIGS = st.builds(
+    ScheduleConfig,
+    shape=st.sampled_from(["wsd", "cosine", "constant"]),
+    warmup=st.floats(0, 0.5),
+    decay=st.floats(0, 0.5),
+    decay_shape=st.sampled_from(["sqrt", "linear"]),
+    start=st.floats(0, 1),
+    final=st.floats(0, 1),
+)
+
+
+def test_wsd_warms_up_holds_and_decays():
+    config = ScheduleConfig(warmup=0.1, decay=0.2, decay_shape="linear")
+    values = [factor(step, 100, config) for step in range(101)]
+    assert values[:3] == pytest.approx([1 / 11, 2 / 11, 3 / 11])
+    assert values[9] == pytest.approx(10 / 11)
+    assert set(values[10:81]) == {1.0}
+    assert values[81] == pytest.approx(0.95)
+    assert values[90] == pytest.approx(0.5)
+    assert values[99] == pytest.approx(0.05)
+    assert values[100] == 0.0
+
+
+def test_the_square_root_decay_falls_faster_at_first():
+    """1 - sqrt: Hägele et al. 2024, where it beats the linear decay."""
+    config = ScheduleConfig(warmup=0.0, decay=0.4, final=0.1)
+    assert factor(60, 100, config) == 1.0
+    assert factor(70, 100, config) == pytest.approx(0.1 + 0.9 * (1 - math.sqrt(0.25)))
+    assert factor(100, 100, config) == pytest.approx(0.1)
+
+
+def test_cosine():
+    config = ScheduleConfig(shape="cosine", warmup=0.2, decay=0.0, start=0.1, final=0.02)
+    assert factor(0, 100, config) == pytest.approx(0.1 + 0.9 / 21)
+    assert factor(20, 100, config) == 1.0
+    assert factor(60, 100, config) == pytest.approx((1 + 0.02) / 2)
+    assert factor(100, 100, config) == pytest.approx(0.02)
+
+
+def test_constant():
+    config = ScheduleConfig(shape="constant", warmup=0.1)
+    assert factor(4, 100, config) == pytest.approx(5 / 11)
+    assert {factor(step, 100, config) for step in range(10, 101)} == {1.0}
+
+
+def test_no_warm_up_and_no_decay():
+    assert [factor(step, 10, ScheduleConfig(warmup=0.0, decay=0.0)) for step in range(10)] == [1.0] * 10
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(CONFIGS, st.integers(1, 300))
+def test_every_shape_stays_in_its_limits_and_never_turns_twice(config, n_steps):
+    values = [factor(step, n_steps, config) for step in range(n_steps)]
+    assert all(min(config.start, config.final) <= value <= 1 for value in values)
+    peak = values.index(max(values))
+    assert values[: peak + 1] == sorted(values[: peak + 1])
+    assert values[peak:] == sorted(values[peak:], reverse=True)
+    assert values == [factor(step, n_steps, config) for step in range(n_steps)]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"warmup": 0.8}, {"warmup": -0.1}, {"decay": -0.1}, {"start": 1.5}, {"final": -0.1}]
+)
+def test_overlapping_parts_and_odd_factors_are_refused(settings):
+    with pytest.raises(ValueError, match="must be in|warmup \\+ decay <= 1"):
+        ScheduleConfig(**settings)

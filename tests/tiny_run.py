@@ -1,0 +1,111 @@
+"""A pretraining run small enough for tests: tones in noise, a nano encoder, a step in milliseconds."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from birdjepa.audio.clips import ClipConfig
+from birdjepa.audio.logmel import LogMelConfig
+from birdjepa.checkpoint import store
+from birdjepa.core import config as configs
+from birdjepa.core import random
+from birdjepa.data.loader import LoaderConfig
+from birdjepa.models.patch import PatchConfig
+from birdjepa.models.projector import ProjectorConfig
+from birdjepa.models.vit import VitConfig
+from birdjepa.nn.sigreg import SigregConfig
+from birdjepa.objectives.lejepa import LejepaConfig
+from birdjepa.objectives.views import ViewsConfig
+from birdjepa.recipes.config import PretrainConfig
+from birdjepa.train.config import MonitorConfig, TrainConfig
+
+RATE = 8_000
+COMMAND = [sys.executable, "-c", "import sys; from birdjepa.cli import main; sys.exit(main())"]
+"""The command line in a process of its own, wherever the script was installed."""
+
+
+def write_songs(folder: Path, n: int = 8, *, damaged: int = 0) -> Path:
+    """n recordings of tones in noise between 0.7 and 2.4 s, of two labels, and some that no decoder takes. Returns the
+    manifest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(n + damaged):
+        rng = random.generator(7, "song", number)
+        time_s = np.arange(round(RATE * rng.uniform(0.7, 2.4))) / RATE
+        label = ("low", "high")[number % 2]
+        tone = np.sin(2 * np.pi * (500 if label == "low" else 2000) * time_s) * 0.3
+        name = f"{number:03d}.wav"
+        soundfile.write(folder / name, tone + 0.05 * rng.standard_normal(len(time_s)), RATE)
+        if number >= n:
+            (folder / name).write_bytes(b"<html>not found</html>")
+        rows.append({"path": name, "label": label})
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=["path", "label"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "metadata.csv"
+
+
+def tiny(data: Path, out: Path, *, workers: int = 0, **train: Any) -> PretrainConfig:
+    """A whole configuration; train takes fields of TrainConfig."""
+    settings = {
+        "steps": 4,
+        "batch_size": 4,
+        "accumulate": 2,
+        "ema_decay": 0.9,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "threads": 1,
+        "monitor": MonitorConfig(every=2, bank=16),
+    }
+    return PretrainConfig(
+        data=(str(data),),
+        out=out,
+        seed=3,
+        loader=LoaderConfig(clip_s=0.9, workers=workers),
+        front_end=LogMelConfig(sampling_rate=RATE, window=256, hop=80, n_mels=32, f_min=0.0, f_max=4_000.0),
+        patch=PatchConfig(frames=8, mels=16),
+        encoder=VitConfig(size="nano", n_registers=1, drop_path=0.3),
+        clips=ClipConfig(clip_s=1.0, hop_s=1.0),
+        objective=LejepaConfig(
+            views=ViewsConfig(global_s=0.48, local_s=0.24, mask_mels=6, tilt_db=2.0),
+            projector=ProjectorConfig(hidden=32, width=8),
+            sigreg=SigregConfig(n_slices=16),
+        ),
+        train=TrainConfig(**{**settings, **train}),
+    )
+
+
+def write_config(config: PretrainConfig, path: Path) -> Path:
+    """The configuration as a file for --config."""
+    path.write_text(json.dumps(configs.to_json(config)))
+    return path
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Rows of a run's metrics, without the one number that no two runs share."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "clips_per_s"} for row in rows]
+
+
+def final_state(run: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Every tensor of the newest checkpoint as bytes, and what else it holds."""
+    found = store.latest(run / "checkpoints", warn=print)
+    assert found is not None
+    return {name: tensor.numpy().tobytes() for name, tensor in found.tensors.items()}, found.meta
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Names of all that differs between two runs: metrics, tensors, exported weights. Empty for equal ones."""
+    (tensors, meta), (others, other_meta) = final_state(one), final_state(other)
+    found = [name for name in sorted(tensors.keys() | others.keys()) if tensors.get(name) != others.get(name)]
+    found += [] if meta == other_meta else ["meta"]
+    found += [] if metrics(one) == metrics(other) else ["metrics.jsonl"]
+    exported = [(run / "encoder" / "model.safetensors").read_bytes() for run in (one, other)]
+    return found + ([] if exported[0] == exported[1] else ["encoder"])
