@@ -4,7 +4,7 @@ Only the model's arithmetic counts: a step is three times the forward pass, and 
 2 * depth * (12 d^2 n + 2 n^2 d) + 2 n p d operations. What norms, rotations and the optimiser cost shows as a smaller
 share.
 
-python benchmarks/train_step.py [--size small --tokens 256 --batch 16 --repeats 5 --threads 2 --quick] [--no-record]
+python benchmarks/train_step.py [--size small --tokens 256 --batch 16 --repeats 5 --threads 2] [--no-record]
 """
 
 import argparse
@@ -66,8 +66,8 @@ def main() -> None:
     for dtype in (torch.bfloat16, torch.float32):
         rows += measure(dtype, options)
     notes = [
-        f"ViT {options.size}, {options.tokens} tokens, batch {options.batch}, {options.repeats} repeats in turns; the share is of the "
-        "4096^3 product in the same dtype and turn: its median, and its best.",
+        f"ViT {options.size}, {options.tokens} tokens, batch {options.batch}, {options.repeats} repeats in turns; the "
+        "share is of the 4096^3 product in the same dtype: median of median, and best of best.",
         f"Goals: never below {GOALS['bfloat16']:.0%} in bfloat16 (aim at 70 %) and {GOALS['float32']:.0%} in float32.",
     ]
     common.record("Training step against the machine's matrix product", rows, notes, options)

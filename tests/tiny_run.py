@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 
 from birdjepa.audio.clips import ClipConfig
 from birdjepa.audio.logmel import LogMelConfig
@@ -23,6 +24,8 @@ from birdjepa.objectives.lejepa import LejepaConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.train.config import MonitorConfig, TrainConfig
+
+torch.set_num_threads(1)  # what is this small only waits for its threads
 
 RATE = 8_000
 COMMAND = [sys.executable, "-c", "import sys; from birdjepa.cli import main; sys.exit(main())"]

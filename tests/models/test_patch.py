@@ -68,7 +68,7 @@ def test_octaves_are_of_pitch_whatever_the_mel_scale() -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="patch.mels must divide n_mels=128, got 24"):
+    with pytest.raises(ValueError, match=r"patch\.mels must divide n_mels=128, got 24"):
         patchify(torch.zeros(1, 16, 128), PatchConfig(mels=24))
     for frames, mels in ((0, 16), (16, 0)):
         with pytest.raises(ValueError, match="at least 1 frame and 1 mel"):

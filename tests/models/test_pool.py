@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from birdjepa.models.pool import POOLINGS, pool
+from birdjepa.models.pool import POOLINGS, Pooling, pool
 from birdjepa.models.vit import EncoderOutput
 
 
@@ -36,7 +36,7 @@ def naive(out: EncoderOutput, pooling: str, n_rows: int, counts: list[list[int]]
 
 @pytest.mark.parametrize("pooling", [name for name in POOLINGS if name != "cls"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_pooling_equals_the_plain_formula(pooling: str, weighted: bool) -> None:
+def test_pooling_equals_the_plain_formula(pooling: Pooling, weighted: bool) -> None:
     out = output()
     counts = [[1 + (b + i // 3) % 3 for i in range(15)] if weighted else [1] * 15 for b in range(2)]
     weights = 0.25 * torch.tensor(counts, dtype=torch.float32) if weighted else None
@@ -49,7 +49,7 @@ def test_cls_tokens_are_put_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("pooling", [name for name in POOLINGS if name != "cls"])
-def test_a_patch_of_weight_zero_has_no_influence_at_all(pooling: str) -> None:
+def test_a_patch_of_weight_zero_has_no_influence_at_all(pooling: Pooling) -> None:
     out, weights = output(), torch.ones(2, 15)
     weights[:, 6:9] = 0
     loud = out._replace(patches=out.patches.clone())
@@ -68,7 +68,7 @@ def test_rows_keep_rows_apart() -> None:
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("n_columns", [1, 5])
-def test_gradient_is_finite_for_one_column_and_for_constant_patches(pooling: str, n_columns: int) -> None:
+def test_gradient_is_finite_for_one_column_and_for_constant_patches(pooling: Pooling, n_columns: int) -> None:
     out = output(n_columns)
     patches = torch.ones_like(out.patches).requires_grad_()
     pooled = pool(out._replace(patches=patches, cls=patches[:, :1]), pooling, 3)
@@ -79,6 +79,6 @@ def test_gradient_is_finite_for_one_column_and_for_constant_patches(pooling: str
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_pooling_is_float32(pooling: str) -> None:
+def test_pooling_is_float32(pooling: Pooling) -> None:
     rough = EncoderOutput(*(part.bfloat16() for part in output()))
     assert pool(rough, pooling, 3).dtype == torch.float32

@@ -66,7 +66,7 @@ def test_gradient_of_rotate(shared: bool) -> None:
 
 def test_rotate_is_the_complex_product() -> None:
     x, (cos, sin) = random(1, 6, 2, 16), rotary(grid(), 16, 0)
-    expected = torch.complex(x[..., :8], x[..., 8:]) * torch.complex(cos, sin)
+    expected = torch.complex(x[..., :8], x[..., 8:]) * torch.complex(cos[..., :8], sin[..., 8:])
     torch.testing.assert_close(rotate(x, cos, sin), torch.cat((expected.real, expected.imag), -1), rtol=0, atol=1e-6)
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -20,14 +21,15 @@ from birdjepa.objectives.views import Views, ViewsConfig
 RATE = 32_000
 SAME = ViewsConfig(gain_db=0.0, mix_probability=0.0, mask_mels=0, mask_share=0.0, n_local=0, global_s=0.48)
 """Views without alteration; with clips of 48 frames, all windows are the whole clip."""
+SHORT = ViewsConfig(global_s=0.64, local_s=0.32)
 CHANCE = Chance(seed=0, step=5)
 
 
-def make(views: ViewsConfig = ViewsConfig(global_s=0.64, local_s=0.32), **settings: object) -> Lejepa:
+def make(views: ViewsConfig = SHORT, *, front_end: LogMelConfig | None = None, **vit: Any) -> Lejepa:
     encoder = EncoderConfig(
-        front_end=settings.pop("front_end", LogMelConfig()),  # pyright: ignore[reportArgumentType]
+        front_end=front_end or LogMelConfig(),
         patch=PatchConfig(frames=16, mels=32),
-        vit=VitConfig(**{"size": "nano", **settings}),  # pyright: ignore[reportArgumentType]
+        vit=VitConfig(**{"size": "nano", **vit}),
         clips=ClipConfig(),
         pooling="mean",
     )
@@ -106,7 +108,7 @@ def test_embedding_is_the_mean_over_global_views_only() -> None:
 
 
 @pytest.mark.parametrize("vit", [{}, {"drop_path": 0.2, "n_registers": 2, "layer_scale": 0.1}])
-def test_what_trains_is_the_encoder_and_the_projector(vit: dict[str, object]) -> None:
+def test_what_trains_is_the_encoder_and_the_projector(vit: dict[str, Any]) -> None:
     objective = make(**vit)
     output = objective(clips(), CHANCE)
     assert not output.embedding.requires_grad

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +16,9 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def make(
-    frames: Tensor, *, n_views: int = 2, window: int = 20, seed: int = 0, db_per_unit: float = 1.0, **changes: object
+    frames: Tensor, *, n_views: int = 2, window: int = 20, seed: int = 0, db_per_unit: float = 1.0, **changes: Any
 ) -> Views:
-    config = dataclasses.replace(PLAIN, **changes)  # pyright: ignore[reportArgumentType]
+    config = dataclasses.replace(PLAIN, **changes)
     generator = torch.Generator().manual_seed(seed)
     return make_views(frames, n_views, window, config, db_per_unit=db_per_unit, generator=generator)
 
@@ -79,7 +80,7 @@ def test_gain_is_one_number_per_view_uniform_in_its_range() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"gain_db": 6.0}, {"mix_probability": 1.0}, {"tilt_db": 3.0}])
-def test_nepers_are_altered_like_decibels(changes: dict[str, float]) -> None:
+def test_nepers_are_altered_like_decibels(changes: dict[str, Any]) -> None:
     frames = random(4, 30, 16)
     decibels, nepers = make(frames, **changes), make(frames / DB, db_per_unit=DB, **changes)
     torch.testing.assert_close(nepers.frames * DB, decibels.frames, rtol=0, atol=1e-3)
@@ -202,6 +203,6 @@ def test_tilt_is_smooth_and_of_the_asked_size() -> None:
         ({"mask_share": 1.0}, "mask_share < 1"),
     ],
 )
-def test_bad_settings_are_refused(changes: dict[str, object], message: str) -> None:
+def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ViewsConfig(**changes)  # pyright: ignore[reportArgumentType]
+        ViewsConfig(**changes)

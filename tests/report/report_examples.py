@@ -49,6 +49,7 @@ def full_contents() -> ReportContents:
             recordings=tuple(f"{i} {HOSTILE}.wav" for i in range(12)),
             heard=(0, 1, 2, *(None for _ in range(9))),
             n_rows=40,
+            n_refused=2,
             pooling="mean",
             agreement=Agreement(rate=Estimate(0.6, 0.5, 0.7), chance=0.3, n=11),
         ),

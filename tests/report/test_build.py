@@ -127,7 +127,7 @@ def test_empty_parts_say_why(bare: ReportContents):
     for reason in (
         "Nothing was logged yet.",
         "No curves: metrics.jsonl is missing",
-        "No probe was run on this encoder.",
+        "No probe was run on this encoder",
         "Nothing to show: the recordings are not at hand.",
         "No map: the recordings are not at hand.",
         "No neighbours: the recordings are not at hand.",

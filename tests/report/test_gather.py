@@ -136,7 +136,7 @@ def test_the_map_holds_every_readable_row(gathered: ReportContents, source: Mani
     assert not isinstance(made, Absent)
     assert made.recordings == tuple(source.keys[:12])
     assert made.labels == tuple(source.columns["label"][:12])
-    assert made.n_rows == 13
+    assert (made.n_rows, made.n_refused) == (13, 1)
     assert 1 >= sum(made.explained) > 0
     assert made.agreement is not None
     assert made.agreement.n == 12
@@ -224,6 +224,30 @@ def test_two_readable_rows_make_no_map(run: Path, source: Manifest, encoder: Enc
     contents = gather(run, sources=[source.select([1, 2, 12])], clips=None, objective=None, encoder=encoder)
     assert isinstance(contents.map, Absent)
     assert contents.map.reason == "only 2 of 3 rows could be embedded; a map needs at least 3"
+
+
+def test_recordings_that_are_gone(run: Path, source: Manifest, objective: Lejepa, encoder: Encoder, tmp_path: Path):
+    gone = dataclasses.replace(source, root=tmp_path)
+    clips = Clips([gone], [1.0], LoaderConfig(clip_s=0.7), sampling_rate=RATE, batch_size=4, seed=5)
+    contents = gather(run, sources=[gone], clips=clips, objective=objective, encoder=encoder)
+    assert isinstance(contents.seen, Absent)
+    assert "cannot be read" in contents.seen.reason
+    assert isinstance(contents.map, Absent)
+    assert len(contents.failures) == 14  # 13 files that are not there, and the one that the run refused
+    build_report(contents)
+
+
+def test_labels_that_nobody_else_has_are_not_judged(run: Path, source: Manifest, encoder: Encoder):
+    some = source.select(range(12))
+    labels = ["lonely", *some.columns["label"][1:]]
+    some = dataclasses.replace(some, columns={**some.columns, "label": labels})
+    config = ReportConfig(n_queries=3, n_neighbours=1)
+    contents = gather(run, sources=[some], clips=None, objective=None, encoder=encoder, config=config)
+    assert not isinstance(contents.map, Absent)
+    assert contents.map.agreement is not None
+    assert contents.map.agreement.n == 11
+    assert isinstance(contents.queries, tuple)
+    assert [contents.heard[query.heard].label for query in contents.queries[:3]] == ["high", "low", "mid"]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from birdjepa.report.html import Html, data_block, escape, join, table, tag
+from birdjepa.report.html import Html, breakable, data_block, escape, join, table, tag
 
 
 class Reader(HTMLParser):
@@ -58,6 +58,10 @@ def test_attributes():
 def test_markup_is_kept_and_text_is_not():
     assert join(("<b>", Html("<b>"))) == "&lt;b&gt;<b>"
     assert isinstance(escape("x"), Html)
+
+
+def test_names_break_at_their_joints_only():
+    assert breakable("a_b/c<d_") == "a_<wbr>b/<wbr>c&lt;d_"
 
 
 def test_tables_align_numbers():

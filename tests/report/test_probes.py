@@ -44,6 +44,13 @@ def test_differences_may_stand_beside_the_floors():
     assert verdict(parse_probe(value, "p.json")) == "above log-mel statistics; below the untrained encoder"
 
 
+def test_a_layer_sweep_is_listed():
+    value = probe_json(("a", "b"))
+    value["layers"] = [{"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}, {}]
+    probe = parse_probe(value, "p.json")
+    assert probe.layers == (Estimate(0.5, 0.4, 0.6),)
+
+
 def test_rates():
     assert rate(Estimate(0.5, 0.4, 0.6)) == "0.500 [0.400, 0.600]"
     assert rate(Estimate(0.5, math.nan, math.nan)) == "0.500 (no interval)"

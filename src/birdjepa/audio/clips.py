@@ -28,7 +28,7 @@ class ClipConfig:
             raise ValueError(f"hop_s must be in (0, clip_s={self.clip_s}] seconds, got {self.hop_s}")
 
     def bounds(self, index: int, sampling_rate: int) -> tuple[int, int]:
-        """First sample of clip `index`, and the one after its last, at a sampling rate. Exact, so that clips can meet."""
+        """First sample of clip `index`, and the one after its last, at a sampling rate. Exact, so that clips meet."""
         start = index * Fraction(str(self.hop_s))
         clip_s = Fraction(str(self.clip_s))
         return round(start * sampling_rate), round((start + clip_s) * sampling_rate)

@@ -138,7 +138,7 @@ class LogMel(nn.Module):
     def log_mel(self, clips: Float[Tensor, "b s"]) -> Float[Tensor, "b t m"]:
         """Mel power in dB or nats, before normalisation. Deterministic and differentiable in clips.
 
-        float32 whatever the autocast, for a bfloat16 product would blur levels to a quarter of a decibel.
+        float32 whatever the autocast, for a bfloat16 product would blur levels by tenths of a decibel.
 
         Raises:
           ValueError: if the clips are shorter than one window.

@@ -39,8 +39,9 @@ def parse(kind: type[T], argv: Sequence[str], *, prog: str, description: str, de
 
 def unboxed(text: str) -> str:
     """tyro's framed complaint in one line: what is wrong, and the option that was perhaps meant."""
-    lines = [re.sub(r"[\u2500-\u257f|]+", " ", line).strip() for line in text.splitlines()]
-    parts = [part.split() for part in "\n".join(lines[1:]).split("\n\n")]
+    lines = [re.sub(r"[\u2500-]{5,}", "", line).strip("\u2502| ") for line in text.splitlines()]
+    lines = [line if any(map(str.isalnum, line)) else "" for line in lines]
+    parts = [part.split() for part in "\n".join(lines[1:]).strip().split("\n\n")]
     words = " ".join(parts[0]) if parts else ""
     meant = [word for part in parts if part[:1] == ["Perhaps"] for word in part if word.startswith("--")]
     return f"{words}; did you mean {meant[0]}?" if meant else words

@@ -26,9 +26,9 @@ from birdjepa.audio.logmel import LogMelConfig
 from birdjepa.core import config as configs
 from birdjepa.core import files, random
 from birdjepa.core.errors import UsageError
+from birdjepa.models.patch import PatchConfig, patch_grid, patchify
 from birdjepa.models.pool import Pooling, pool
 from birdjepa.models.vit import EncoderOutput, VitConfig
-from birdjepa.models.patch import PatchConfig, patch_grid, patchify
 
 FORMAT = 1
 

@@ -1,11 +1,10 @@
 """Frames to patches and back: the (time x mel) tiles that become tokens, and the grid that says where each one lies.
 
-A grid holds one row per patch: its centre in seconds from the clip's start, and its centre frequency in octaves above 1
-kHz. Positions are thus fixed quantities of the sound, never of the batch, and a subset of the patches is a subset of
-the rows.
+A grid holds one row per patch: its centre in seconds from the clip's start, and its centre frequency in octaves above
+1 kHz. Positions are thus fixed quantities of the sound, never of the batch, and a subset of the patches is a subset of
+the rows. Patches are time-major: all mel rows of the first time column come first.
 
-Axes: b clips | t frames | m mels | n patches, time-major (all mel rows of the first time column come first) | p values
-per patch
+Axes: b clips | t frames | m mels | n patches | p values per patch
 """
 
 import dataclasses
@@ -65,7 +64,7 @@ def unpatchify(tokens: Float[Tensor, "b n p"], config: PatchConfig, n_mels: int)
 def patch_grid(
     n_frames: int, config: PatchConfig, front_end: LogMelConfig, *, start_s: float = 0.0
 ) -> Float[Tensor, "n 2"]:
-    """Positions of all whole patches of a clip: (centre in s, log2 of the centre frequency in kHz), in the order of patchify."""
+    """Positions of all whole patches of a clip, in the order of patchify: centre in s, log2 of its frequency in kHz."""
     columns, rows = n_frames // config.frames, config.n_rows(front_end.n_mels)
     frame_centre_s = front_end.window / 2 / front_end.sampling_rate
     time_s = (

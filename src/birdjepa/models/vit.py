@@ -38,15 +38,15 @@ class VitConfig:
     mlp_ratio: float = 4.0
     """Hidden width of the MLP over the width (a SwiGLU takes 2/3 of it, for equal cost)."""
     position: Literal["rope", "absolute"] = "rope"
-    """rope: rotary in time and frequency plus a fixed sin-cos code of the frequency, for pitch is absolute and time is not; absolute: fixed
-    sin-cos codes of both."""
+    """rope: rotary in time and frequency, plus a fixed sin-cos code of the frequency, for pitch is absolute and time is
+    not; absolute: fixed sin-cos codes of both."""
     qk_norm: bool = True
     n_cls: int = 1
     n_registers: int = 0
     layer_scale: float = 0.0
     """Initial gain of the residual branches; 0 leaves LayerScale out."""
     drop_path: float = 0.0
-    """Stochastic depth: share of clips for which the last block's branches are skipped; grows linearly from 0 at the first."""
+    """Stochastic depth: share of clips that skip each branch of the last block; grows linearly from 0 at the first."""
     activation_checkpointing: bool = False
     """Recompute each block in the backward pass: memory of one block instead of all, for about a third more time."""
 
@@ -110,7 +110,7 @@ class Vit(nn.Module):
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
 
     def initialise(self, generator: torch.Generator) -> "Vit":
-        """Xavier-uniform matrices, zero biases, truncated normal 0.02 for CLS and registers, all drawn from the generator."""
+        """Xavier-uniform matrices, zero biases, CLS and registers truncated normal 0.02, all from the generator."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight, generator=generator)

@@ -19,7 +19,7 @@ LONGEST_PLAIN = 1024
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over all tokens; queries and keys are normalised per head (no gain) when qk_norm is set."""
+    """Multi-head self-attention over all tokens; with qk_norm, queries and keys are normalised per head (no gain)."""
 
     def __init__(self, width: int, n_heads: int, *, qk_norm: bool) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Attention(nn.Module):
             (2, 1), 2
         )  # a split's gradient is one copy, a slice's is a zeroed array and a sum
         if self.qk_norm:
-            queries_keys = F.layer_norm(queries_keys, queries_keys.shape[-1:], eps=NORM_EPS).to(values.dtype)
+            queries_keys = F.layer_norm(queries_keys.contiguous(), queries_keys.shape[-1:], eps=NORM_EPS).to(values.dtype)
         if turn is not None:
             queries_keys = rotate(rearrange(queries_keys, "b n two h k -> b n (two h) k"), *turn)
             queries_keys = rearrange(queries_keys, "b n (two h) k -> b n two h k", two=2)

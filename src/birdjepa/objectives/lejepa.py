@@ -32,9 +32,9 @@ class LejepaConfig:
 
     weight: float = 0.02
     """Share of SIGReg in the loss (lambda)."""
-    views: ViewsConfig = ViewsConfig()
-    projector: ProjectorConfig = ProjectorConfig()
-    sigreg: SigregConfig = SigregConfig()
+    views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
+    projector: ProjectorConfig = dataclasses.field(default_factory=ProjectorConfig)
+    sigreg: SigregConfig = dataclasses.field(default_factory=SigregConfig)
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < 1:

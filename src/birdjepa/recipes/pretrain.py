@@ -1,6 +1,7 @@
 """The main job: recordings in, a pretrained encoder out, in a run folder that can be stopped and resumed any time."""
 
 import dataclasses
+import datetime
 import fcntl
 import functools
 import json
@@ -185,7 +186,8 @@ def _origin(config: PretrainConfig, sources: list[Manifest]) -> dict[str, Any]:
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     data = {source.name: source.fingerprint() for source in sources}
-    return {**provenance(), "n_threads": torch.get_num_threads(), "data": data}
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {**provenance(), "started": started, "n_threads": torch.get_num_threads(), "data": data}
 
 
 def _compare_origin(before: dict[str, Any], now: dict[str, Any], folder: Path, say: Say) -> None:

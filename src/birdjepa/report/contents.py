@@ -129,6 +129,8 @@ class ProbeResult:
     classes: tuple[str, ...]
     confusion: Int[np.ndarray, "c c"] | None
     """Row = truth, column = prediction."""
+    layers: tuple[Estimate, ...]
+    """Accuracy after each block of the encoder, the first one first; empty where no sweep was made."""
     notes: tuple[str, ...]
 
 
@@ -140,7 +142,7 @@ class Agreement:
     chance: float
     """What neighbours drawn at random would reach."""
     n: int
-    """Rows with a label and a neighbour."""
+    """Rows whose label also occurs in another group: the others have nobody to find."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -156,6 +158,8 @@ class EmbeddingMap:
     """Which of the report's heard clips is a point's own."""
     n_rows: int
     """Rows there were to draw from."""
+    n_refused: int
+    """Drawn rows that could not be embedded."""
     pooling: str
     agreement: Agreement | None
 

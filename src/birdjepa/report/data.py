@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from birdjepa.report.contents import HeardClip, ReportContents, SourceSummary
-from birdjepa.report.html import Html, note, section, table, tag
+from birdjepa.report.html import Html, breakable, note, section, table, tag
 
 MAX_LABELS = 30
 MAX_FAILURES = 200
@@ -58,7 +58,7 @@ def _sources(sources: tuple[SourceSummary, ...]) -> Html:
     header = ("source", "recordings", "segments", "hours", "labels", "sampling rates", "licences", "fingerprint")
     rows = [
         (
-            source.name,
+            breakable(source.name),
             f"{source.n_recordings:,}",
             f"{source.n_rows:,}" if source.n_rows != source.n_recordings else "-",
             f"{'' if source.hours_known else '≈ '}{source.hours:.2f}",

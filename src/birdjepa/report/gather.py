@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from birdjepa.core.errors import UsageError
+from birdjepa.core.errors import UsageError, UserError
 from birdjepa.data.loader import Clips
 from birdjepa.data.sources import Manifest
 from birdjepa.models.encoder import Encoder
@@ -72,7 +72,10 @@ def _seen(
         return Absent("the recordings are not at hand")
     if not isinstance(objective, Lejepa):
         return Absent("this objective draws no views")
-    return seen_clips(clips, objective, seed=seed, n_clips=config.n_clips)
+    try:
+        return seen_clips(clips, objective, seed=seed, n_clips=config.n_clips)
+    except UserError as error:
+        return Absent(str(error))
 
 
 def _around(

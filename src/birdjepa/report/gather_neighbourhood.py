@@ -5,6 +5,7 @@ What is embedded is what can be heard: a row's labelled segment or recording, of
 Axes: n points | d embedding
 """
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -86,6 +87,7 @@ def look_around(
         recordings=tuple(point.source.keys[point.row] for point in points),
         heard=tuple(place.get(i) for i in range(len(points))),
         n_rows=n_rows,
+        n_refused=len(failures),
         pooling=pooling
         if pooling == encoder.config.pooling
         else f"{pooling}, for a CLS token cannot be confined to a stretch",
@@ -152,11 +154,15 @@ def _neighbours(
 
 
 def _choose_queries(points: list[_Point], n_queries: int, seed: int) -> list[int]:
-    """Points in a drawn order, one of each label first."""
+    """Points in a drawn order, one of each label first, of labels that other groups have too if there are any."""
     order = random.generator(seed, "report", "queries").permutation(len(points)).tolist()
-    firsts = list({points[i].label: i for i in reversed(order)}.values())
-    firsts.sort(key=lambda i: points[i].label)
-    spread = [firsts[round(k)] for k in np.linspace(0, len(firsts) - 1, min(n_queries, len(firsts)))]
+    groups = collections.defaultdict(set)
+    for point in points:
+        groups[point.label].add(point.group)
+    shared = {label for label, those in groups.items() if len(those) > 1} or set(groups)
+    firsts = {points[i].label: i for i in reversed(order) if points[i].label in shared}
+    ordered = [firsts[label] for label in sorted(firsts)]
+    spread = [ordered[round(k)] for k in np.linspace(0, len(ordered) - 1, min(n_queries, len(ordered)))]
     return [*spread, *(i for i in order if i not in spread)][: min(n_queries, len(points))]
 
 
@@ -167,25 +173,24 @@ def _agreement(standard: Float[np.ndarray, "n d"], points: list[_Point], seed: i
         return None
     labels = _numbered([points[i].label for i in known])
     groups = _numbered([points[i].group for i in known])
-    found = nearest(standard[known], standard[known], 1, query_groups=groups, bank_groups=groups).index[:, 0]
-    judged = np.flatnonzero(found >= 0)
+    others = _chance(labels, groups)
+    judged = np.flatnonzero(others > 0)
     if not judged.size:
         return None
-    right = (labels[judged] == labels[found[judged]]).astype(np.float64)
-    rate = interval(
-        lambda weights: weights @ right / weights.sum(1), [points[known[i]].group for i in judged.tolist()], seed=seed
-    )
-    return Agreement(rate=rate, chance=_chance(labels, groups, judged), n=len(judged))
+    found = nearest(standard[known], standard[known], 1, query_groups=groups, bank_groups=groups).index[judged, 0]
+    right = (labels[judged] == labels[found]).astype(np.float64)
+    drawn_by = [points[known[i]].group for i in judged.tolist()]
+    rate = interval(lambda weights: weights @ right / weights.sum(1), drawn_by, seed=seed)
+    return Agreement(rate=rate, chance=float(others[judged].mean()), n=len(judged))
 
 
-def _chance(labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], judged: Int[np.ndarray, " j"]) -> float:
-    """Mean share of a row's label among the rows of other groups."""
-    per_label = np.bincount(labels)
-    _, index, counts = np.unique(np.stack((groups, labels), 1), axis=0, return_inverse=True, return_counts=True)
-    per_group = np.bincount(groups)
+def _chance(labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Share of each row's label among the rows of other groups; 0 where there are none."""
+    per_label, per_group = np.bincount(labels), np.bincount(groups)
+    pairs = np.stack((groups, labels), axis=1)
+    _, index, counts = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
     same = per_label[labels] - counts[index.reshape(-1)]
-    others = len(labels) - per_group[groups]
-    return float((same / np.maximum(others, 1))[judged].mean())
+    return same / np.maximum(len(labels) - per_group[groups], 1)
 
 
 def _hear(point: _Point, encoder: Encoder) -> HeardClip:

@@ -18,7 +18,7 @@ from birdjepa.train.sinks import METRICS, read_metrics
 FLOOR_NAMES = {"logmel": "log-mel statistics", "random": "the untrained encoder"}
 SETTINGS = (
     *("data", "encoder", "classifier", "pooling", "layer", "fold_column", "n_groups", "seed", "n_resamples"),
-    *("encoder_hash", "data_fingerprint", "birdjepa", "commit"),
+    *("confidence", "data_fingerprint"),
 )
 """Keys of a probe's JSON that are shown as they are, where it has them."""
 
@@ -87,6 +87,9 @@ def parse_probe(value: Mapping[str, Any], file: str) -> ProbeResult:
     square = classes and confusion.shape == (len(classes), len(classes))
     n_classes = len(classes) or value.get("n_classes")
     settings = {key: _text(value[key]) for key in SETTINGS if value.get(key) not in (None, "")}
+    origin = _mapping(value.get("provenance"))
+    if origin.get("birdjepa"):
+        settings["birdjepa"] = " at ".join(str(origin[key]) for key in ("birdjepa", "commit") if origin.get(key))
     folds = value.get("folds")
     if folds:
         settings["folds"] = f"{len(folds)}: {_folds(folds)}" if isinstance(folds, list) else _text(folds)
@@ -99,6 +102,7 @@ def parse_probe(value: Mapping[str, Any], file: str) -> ProbeResult:
         chance=1 / n_classes if n_classes else None,
         classes=classes if square else (),
         confusion=confusion if square else None,
+        layers=tuple(layer for layer in map(_accuracy, value.get("layers") or ()) if layer is not None),
         notes=tuple(map(str, value.get("notes") or ())),
     )
 
@@ -128,6 +132,10 @@ def _estimate(value: Any) -> Estimate | None:
         return None
     low, high = (math.nan if value.get(key) is None else float(value[key]) for key in ("low", "high"))
     return Estimate(float(value["value"]), low, high)
+
+
+def _accuracy(score: Any) -> Estimate | None:
+    return _estimate(_mapping(score).get("accuracy"))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,6 +32,11 @@ def join(parts: Iterable[str]) -> Html:
 def escape(text: str) -> Html:
     """Text as markup; what HTML cannot hold (control characters, half surrogates of odd file names) becomes U+FFFD."""
     return Html(html.escape("".join(char if _allowed(char) else "\ufffd" for char in text)))
+
+
+def breakable(text: str) -> Html:
+    """Text that may be broken after the joints of a name or path, and need not be elsewhere."""
+    return Html(re.sub(r"([/_])(?=[^/_])", r"\1<wbr>", escape(text)))
 
 
 def data_block(identifier: str, value: Any) -> Html:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from birdjepa.report.contents import Absent, Agreement, EmbeddingMap, HeardClip, Hit, Query, ReportContents
-from birdjepa.report.html import Html, data_block, note, section, tag
+from birdjepa.report.html import Html, breakable, data_block, note, section, tag
 from birdjepa.report.picture import playable
 from birdjepa.report.probes import rate
 
@@ -109,12 +109,14 @@ def _legend_entry(number: int | None, name: str, count: int) -> Html:
     shape = SHAPES[0] if number is None else SHAPES[number % len(SHAPES)]
     mark = tag("svg", {"viewBox": "-7 -7 14 14", "aria-hidden": "true"}, tag("path", {"class": kind, "d": shape}))
     attributes = {"type": "button", "data-class": "other" if number is None else number, "aria-pressed": "false"}
-    return tag("button", attributes, mark, tag("span", {}, name), tag("small", {}, str(count)))
+    return tag("button", attributes, mark, tag("span", {}, breakable(name)), tag("small", {}, str(count)))
 
 
 def _map_origin(made: EmbeddingMap) -> Html:
     n = len(made.labels)
-    rows = f"All {n} rows" if n == made.n_rows else f"{n} of {made.n_rows} rows, drawn by the seed,"
+    drawn = n + made.n_refused
+    rows = f"All {drawn} rows" if drawn == made.n_rows else f"{drawn} of {made.n_rows} rows, drawn by the seed,"
+    rows += f" but {made.n_refused} that could not be read," if made.n_refused else ""
     first, second = made.explained
     heard = sum(number is not None for number in made.heard)
     return note(
@@ -138,7 +140,7 @@ def _query(query: Query, heard: Sequence[HeardClip]) -> Html:
 
 
 def _caption(clip: HeardClip, hit: Hit | None) -> Html:
-    label = clip.label or "no label"
+    label = breakable(clip.label or "no label")
     path = tag("span", {"class": "path", "title": clip.recording}, clip.recording.rsplit("/", 1)[-1])
     if hit is None:
         return tag("figcaption", {}, tag("b", {}, label), path)
@@ -156,6 +158,7 @@ def _caption(clip: HeardClip, hit: Hit | None) -> Html:
 
 def _agreement(agreement: Agreement) -> str:
     return (
-        f"The nearest neighbour from another recording has the same label for {rate(agreement.rate)} of {agreement.n} "
-        f"rows (95% interval over recordings); drawn at random it would for {agreement.chance:.3f}."
+        "The nearest neighbour from another recording has the same label for "
+        f"{rate(agreement.rate)} of the {agreement.n} rows whose label occurs in others at all "
+        f"(95% interval over recordings); drawn at random it would for {agreement.chance:.3f}."
     )

@@ -22,8 +22,8 @@ MAX_COUNTS = 16
 def probes_section(contents: ReportContents) -> Html:
     title, lead = "Probe", "The encoder is useful where its accuracy lies above both floors by more than the intervals."
     if not contents.probes:
-        command = "birdjepa probe RUN/encoder --data DATA --json > RUN/probe.json"
-        reason = ("No probe was run on this encoder. ", tag("code", {}, command), " and a new report fill this part.")
+        command = tag("code", {}, "birdjepa probe RUN/encoder --data DATA")
+        reason = ("No probe was run on this encoder: ", command, " and a new report fill this part.")
         return section("probe", title, lead, note(*reason))
     return section(
         "probe", title, lead, *(_result(probe, several=len(contents.probes) > 1) for probe in contents.probes)
@@ -74,7 +74,8 @@ def _result(probe: ProbeResult, *, several: bool) -> Html:
     )
     return tag(
         "div", {"class": "probe"}, *heading, tag("p", {"class": "finding"}, f"The encoder is {verdict(probe)}."),
-        chart, _scores(probe), *_confusion(probe), *(note(text) for text in probe.notes), _origin(probe),
+        chart, _scores(probe), *_layers(probe), *_confusion(probe), *(note(text) for text in probe.notes),
+        _origin(probe),
     )  # fmt: skip
 
 
@@ -86,6 +87,13 @@ def _scores(probe: ProbeResult) -> Html:
         name = tag("strong", {}, score.name) if i == 0 else score.name
         rows.append([name, rate(score.accuracy), rate(score.macro_f1), rate(score.balanced_accuracy), lead])
     return table(header, rows, numeric=(1, 2, 3, 4))
+
+
+def _layers(probe: ProbeResult) -> list[Html]:
+    if not probe.layers:
+        return []
+    told = "; ".join(f"{number}: {rate(accuracy)}" for number, accuracy in enumerate(probe.layers, start=1))
+    return [note(f"Accuracy after each block of the encoder: {told}.")]
 
 
 def _origin(probe: ProbeResult) -> Html:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from birdjepa.report.contents import Absent, ReportContents, Scale, SeenClip
-from birdjepa.report.html import Html, join, note, section, tag
+from birdjepa.report.html import Html, breakable, join, note, section, tag
 from birdjepa.report.picture import annotated, legend, levels, view_picture
 
 
@@ -27,7 +27,7 @@ def seen_section(contents: ReportContents, first_sound: int) -> Html:
 def _clip(seen: SeenClip, scale: Scale, sound: int) -> Html:
     shades = levels(np.concatenate([seen.clip.frames, *(view.frames for view in seen.views)]))
     label = (tag("b", {}, seen.clip.label), " ") if seen.clip.label else ()
-    heading = tag("figcaption", {}, *label, tag("span", {"class": "path"}, seen.clip.recording))
+    heading = tag("figcaption", {}, *label, tag("span", {"class": "path"}, breakable(seen.clip.recording)))
     views = tag("div", {"class": "views"}, *(view_picture(view, shades, sound) for view in seen.views))
     return tag(
         "figure", {"class": "clip"}, join((heading, annotated(seen.clip, seen.views, shades, scale, sound), views))
