@@ -31,11 +31,11 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "b n d"], turn: tuple[Tensor, Tensor] | None) -> Float[Tensor, "b n d"]:
         """turn holds the tables of position.rotary, or None for no rotation."""
         qkv = rearrange(self.qkv(x), "b n (three h k) -> b n three h k", three=3, h=self.n_heads)
-        queries_keys, values = qkv.split(
-            (2, 1), 2
-        )  # a split's gradient is one copy, a slice's is a zeroed array and a sum
+        # The gradient of a split is one copy; that of a slice is a zeroed array and a sum.
+        queries_keys, values = qkv.split((2, 1), 2)
         if self.qk_norm:
-            queries_keys = F.layer_norm(queries_keys.contiguous(), queries_keys.shape[-1:], eps=NORM_EPS).to(values.dtype)
+            queries_keys = F.layer_norm(queries_keys.contiguous(), queries_keys.shape[-1:], eps=NORM_EPS)
+            queries_keys = queries_keys.to(values.dtype)  # on a GPU, autocast makes norms float32
         if turn is not None:
             queries_keys = rotate(rearrange(queries_keys, "b n two h k -> b n (two h) k"), *turn)
             queries_keys = rearrange(queries_keys, "b n (two h) k -> b n two h k", two=2)
@@ -49,8 +49,8 @@ def attend(
 ) -> Float[Tensor, "b h n k"]:
     """Softmax attention of all tokens to all tokens, scaled by 1 / sqrt(k).
 
-    PyTorch's fused kernel, but for bfloat16 on a CPU: there it takes about twice as long as three plain operations,
-    whose n x n scores are no burden while clips are short.
+    PyTorch's fused kernel, but for bfloat16 on a CPU: there three plain operations are much faster
+    (benchmarks/train_step.py), and their n x n scores are no burden while clips are short.
     """
     if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[2] <= LONGEST_PLAIN:
         scores = queries * queries.shape[-1] ** -0.5 @ keys.mT

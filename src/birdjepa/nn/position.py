@@ -47,15 +47,12 @@ def rotary(grid: Float[Tensor, "b n 2"], head_width: int, n_still: int) -> tuple
 
 
 def rotate(x: Float[Tensor, "b n h k"], cos: Tensor, sin: Tensor) -> Float[Tensor, "b n h k"]:
-    """Rotary position embedding (Su et al. 2021, two axes) of queries or keys by the tables of `rotary`, in x's dtype."""
+    """Rotary position embedding (Su et al. 2021, two axes) of queries or keys, in the dtype of x."""
     return _Rotate.apply(x, cos.to(x.dtype), sin.to(x.dtype))  # pyright: ignore[reportReturnType]
 
 
 class _Rotate(torch.autograd.Function):
-    """Turns pairs (x[i], x[i + k/2]) by the tables' angles; the backward pass turns back.
-
-    It works in place on one copy: a third of the time that the plain formula takes with autograd.
-    """
+    """Turns pairs (x[i], x[i + k/2]) by the tables' angles, in place on one copy; the backward pass turns back."""
 
     @staticmethod
     def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

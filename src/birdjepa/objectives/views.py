@@ -31,7 +31,7 @@ class ViewsConfig:
     local_s: float = 0.96
     """Length of a local view in seconds; rounded to whole patches."""
     stretch: tuple[float, float] = (1.0, 1.0)
-    """Sound that a view shows over its own length, uniform in this range: below 1 it is slowed down, above 1 sped up."""
+    """Sound that a view shows over its own length, uniform in this range: below 1 slows it down."""
     zoom: tuple[float, float] = (1.0, 1.0)
     """Factor on the mel axis, uniform in this range: above 1 a part of the bands fills the view, below 1 all of them
     leave a margin."""
