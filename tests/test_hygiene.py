@@ -13,8 +13,7 @@ ALL = sorted(
     path
     for folder in ("src", "tests", "benchmarks", "docs", ".ci")
     for path in (ROOT / folder).rglob("*")
-    if path.suffix in (".py", ".md", ".sh", ".toml", "")
-    and path.is_file()
+    if path.suffix in (".py", ".md", ".sh", ".toml", "") and path.is_file()
 )
 CONFIG_NAMES = ("Config", "Arguments")
 LONGEST_FILE = 450
@@ -102,7 +101,9 @@ MACHINE_PATH = re.compile(r"(?<![\w.~}])/(?:work|root|home/\w+|Users|mnt|scratch
 def test_no_paths_of_one_machine(path):
     if path == Path(__file__):
         return
-    found = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if MACHINE_PATH.search(line)]
+    found = [
+        line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if MACHINE_PATH.search(line)
+    ]
     assert found == []
 
 

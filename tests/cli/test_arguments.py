@@ -38,7 +38,9 @@ def test_a_verbs_flags_take_no_value():
 
 def test_a_configurations_booleans_take_one():
     default = Asked(data="x")
-    assert ask("--part.on", "False", "--json", "True", default=default) == Asked(data="x", json=True, part=Part(on=False))
+    assert ask("--part.on", "False", "--json", "True", default=default) == Asked(
+        data="x", json=True, part=Part(on=False)
+    )
     assert ask(default=default) == default
 
 

@@ -131,7 +131,7 @@ def test_whole_numbers_are_floats_where_a_float_is_wanted():
 
 
 def test_overlay_from_toml(tmp_path):
-    (tmp_path / "a.toml").write_text('n = 8\npair = [3, 4]\n[part]\na = 5\n[either]\nb = 2\n')
+    (tmp_path / "a.toml").write_text("n = 8\npair = [3, 4]\n[part]\na = 5\n[either]\nb = 2\n")
     config = configs.overlay(Whole(), configs.read_file(tmp_path / "a.toml"))
     assert config == Whole(n=8, pair=(3.0, 4.0), part=Left(a=5), either=Right(b=2.0))
 

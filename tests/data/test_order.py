@@ -54,7 +54,9 @@ def test_sources_get_their_shares(slots, seed, data):
     total = sum(size * weight for size, weight in zip(sizes, weights, strict=True))
     for epoch in range(2):
         first = epoch * order.epoch_length
-        seen = collections.Counter(order.visit(position).source for position in range(first, first + order.epoch_length))
+        seen = collections.Counter(
+            order.visit(position).source for position in range(first, first + order.epoch_length)
+        )
         for source, (size, weight) in enumerate(zip(sizes, weights, strict=True)):
             wanted = size * weight / total * sum(sizes)
             assert abs(seen[source] - max(1.0, wanted)) <= 1

@@ -208,7 +208,9 @@ def test_the_fingerprint_sees_what_matters(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"12")
     seen.add(open_data(str(path)).fingerprint())
     for change in ({"label": "x"}, {"offset_s": 2.5}, {"onset_s": 0.25}, {"path": "c.wav"}, {"duration_s": 3}):
-        seen.add(open_data(str(write(tmp_path, ".csv", [{**ROWS[0], "duration_s": "", **change}, *ROWS[1:]]))).fingerprint())
+        seen.add(
+            open_data(str(write(tmp_path, ".csv", [{**ROWS[0], "duration_s": "", **change}, *ROWS[1:]]))).fingerprint()
+        )
     assert len(seen) == 7
     assert open_data(str(path)).fingerprint() == open_data(str(path)).fingerprint()
 

@@ -40,8 +40,13 @@ def test_the_optimiser_holds_each_parameter_once():
     held = [id(parameter) for group in optimiser.param_groups for parameter in group["params"]]
     assert len(held) == len(set(held))
     assert set(held) == {id(p) for p in model.parameters() if p.requires_grad and p.numel()}
-    assert [(group["name"], group["weight_decay"]) for group in optimiser.param_groups] == [("decay", 0.1), ("no_decay", 0)]
-    assert all((group["lr"], group["betas"], group["eps"]) == (2e-3, (0.8, 0.9), 1e-6) for group in optimiser.param_groups)
+    assert [(group["name"], group["weight_decay"]) for group in optimiser.param_groups] == [
+        ("decay", 0.1),
+        ("no_decay", 0),
+    ]
+    assert all(
+        (group["lr"], group["betas"], group["eps"]) == (2e-3, (0.8, 0.9), 1e-6) for group in optimiser.param_groups
+    )
 
 
 def test_decay_moves_matrices_only():

@@ -29,7 +29,9 @@ def train(config, monkeypatch, *, stops=()):
     """The run, stopped and resumed after each number of steps in stops, then to its end."""
     for number, n_steps in enumerate((*stops, 10**9)):
         monkeypatch.setattr(pretrain, "StopSignal", functools.partial(StopAfter, n_steps))
-        going = functools.partial(pretrain.start, config) if number == 0 else functools.partial(pretrain.resume, config.out)
+        going = (
+            functools.partial(pretrain.start, config) if number == 0 else functools.partial(pretrain.resume, config.out)
+        )
         if n_steps == 10**9:
             return going(lambda _: None)
         with pytest.raises(Interrupted, match="saved; go on with: birdjepa pretrain --resume"):
@@ -82,7 +84,8 @@ def test_workers_change_nothing(songs, whole, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "train_settings", [{"ema_decay": 0.0, "accumulate": 1, "precision": "fp32"}, {"precision": "bf16", "clip_norm": 0.0}]
+    "train_settings",
+    [{"ema_decay": 0.0, "accumulate": 1, "precision": "fp32"}, {"precision": "bf16", "clip_norm": 0.0}],
 )
 def test_other_settings_resume_exactly_too(songs, tmp_path, monkeypatch, train_settings):
     one, other = (tiny(songs, tmp_path / name, **train_settings) for name in ("one", "other"))
@@ -184,6 +187,8 @@ def test_a_checkpoint_of_another_configuration_is_refused(songs, whole):
     )
     found = pretrain.store.latest(whole / "checkpoints", warn=print)
     assert found is not None
-    with pytest.raises(pretrain.UserError, match=r"does not fit this configuration; \d+ tensors differ, the first is ema"):
+    with pytest.raises(
+        pretrain.UserError, match=r"does not fit this configuration; \d+ tensors differ, the first is ema"
+    ):
         state.restore(found)
     assert final_state(whole)[1]["bank_seen"] == 16

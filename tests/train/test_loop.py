@@ -30,9 +30,7 @@ def make(songs, folder, **settings) -> tuple[Trainer, Clips]:
     config = tiny(songs, folder, **settings)
     clips = make_clips(config, [open_data(str(songs))])
     objective = config.objective.build(config.encoder_config().build().initialise(config.seed), config.seed)
-    state = TrainState(
-        objective, config.optim, config.train, n_classes=2, seed=config.seed, device=torch.device("cpu")
-    )
+    state = TrainState(objective, config.optim, config.train, n_classes=2, seed=config.seed, device=torch.device("cpu"))
     folder.mkdir(exist_ok=True)
     return Trainer(state, config.train, config.schedule, folder, seed=config.seed, max_refused=0.05), clips
 
@@ -63,7 +61,9 @@ def test_one_step_changes_what_the_table_declares(songs, tmp_path):
     step(trainer, clips)
     before = snapshot(trainer.state)
     step(trainer, clips)
-    names = {name.removeprefix("objective.") for name in changed(before, trainer.state) if name.startswith("objective.")}
+    names = {
+        name.removeprefix("objective.") for name in changed(before, trainer.state) if name.startswith("objective.")
+    }
     trained = {row.name for row in parameter_table(trainer.state.objective)}
     buffers = {name for name in trainer.state.objective.state_dict() if "running" in name or "batches" in name}
     assert names == trained | buffers
@@ -86,7 +86,9 @@ def test_accumulated_gradients_are_the_mean_over_micro_batches(songs, tmp_path):
         trainer.state.objective.zero_grad()
         output = trainer.state.objective(feed[micro], Chance(trainer.seed, 0, micro))
         output.loss.backward()
-        parts.append({name: p.grad.clone() for name, p in trainer.state.objective.named_parameters() if p.grad is not None})
+        parts.append(
+            {name: p.grad.clone() for name, p in trainer.state.objective.named_parameters() if p.grad is not None}
+        )
     update = trainer.update(feed)
     for name, parameter in trainer.state.objective.named_parameters():
         if parameter.grad is not None:

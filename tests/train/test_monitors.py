@@ -18,7 +18,9 @@ def normal(*shape, seed=0):
 def bank_of(embedding, label=None, recording=None):
     n = len(embedding)
     bank = EmbeddingBank(n, embedding.shape[1], CPU)
-    bank.add(embedding, torch.full((n,), -1) if label is None else label, torch.arange(n) if recording is None else recording)
+    bank.add(
+        embedding, torch.full((n,), -1) if label is None else label, torch.arange(n) if recording is None else recording
+    )
     return bank
 
 

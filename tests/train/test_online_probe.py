@@ -48,7 +48,11 @@ def test_initial_weights_come_from_the_seed():
 
 def test_weight_and_clipping_do_what_they_say():
     gradients = {}
-    for name, settings in (("plain", {"clip_norm": 0.0}), ("double", {"clip_norm": 0.0, "weight": 2.0}), ("cut", {"clip_norm": 0.01})):
+    for name, settings in (
+        ("plain", {"clip_norm": 0.0}),
+        ("double", {"clip_norm": 0.0, "weight": 2.0}),
+        ("cut", {"clip_norm": 0.01}),
+    ):
         probe = OnlineProbe(OnlineProbeConfig(**settings), 8, 2, 0, CPU)
         probe.step(torch.randn(6, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1] * 3))
         gradients[name] = torch.cat([p.grad.flatten() for p in probe.module.parameters()])

@@ -44,7 +44,9 @@ def test_half_a_row_is_left_out(tmp_path):
     assert read_metrics(tmp_path / "absent.jsonl") == []
 
 
-@pytest.mark.parametrize(("config", "name"), [(SinksConfig(tensorboard=True), "tensorboard"), (SinksConfig(wandb_project="p"), "wandb")])
+@pytest.mark.parametrize(
+    ("config", "name"), [(SinksConfig(tensorboard=True), "tensorboard"), (SinksConfig(wandb_project="p"), "wandb")]
+)
 def test_a_sink_that_is_not_installed_is_one_line(tmp_path, monkeypatch, config, name):
     monkeypatch.setattr(sinks, "find_spec", lambda module: None)
     with pytest.raises(MissingExtraError, match=rf"{name}, which is not installed: pip install 'birdjepa\[{name}\]'"):

@@ -61,15 +61,11 @@ def unpatchify(tokens: Float[Tensor, "b n p"], config: PatchConfig, n_mels: int)
     return rearrange(tokens, "b (c r) (t m) -> b (c t) (r m)", r=rows, t=config.frames, m=config.mels)
 
 
-def patch_grid(
-    n_frames: int, config: PatchConfig, front_end: LogMelConfig, *, start_s: float = 0.0
-) -> Float[Tensor, "n 2"]:
+def patch_grid(n_frames: int, config: PatchConfig, front_end: LogMelConfig) -> Float[Tensor, "n 2"]:
     """Positions of all whole patches of a clip, in the order of patchify: centre in s, log2 of its frequency in kHz."""
     columns, rows = n_frames // config.frames, config.n_rows(front_end.n_mels)
     frame_centre_s = front_end.window / 2 / front_end.sampling_rate
-    time_s = (
-        start_s + frame_centre_s + (np.arange(columns) * config.frames + (config.frames - 1) / 2) / front_end.frame_rate
-    )
+    time_s = frame_centre_s + (np.arange(columns) * config.frames + (config.frames - 1) / 2) / front_end.frame_rate
     octave = np.log2(band_centres(front_end) / 1000).reshape(rows, config.mels).mean(1)
     grid = np.stack(np.broadcast_arrays(time_s[:, None], octave[None, :]), -1).reshape(-1, 2)
     return torch.from_numpy(grid.astype(np.float32))
