@@ -116,9 +116,9 @@ def main() -> None:
                 )
         clips = make_clips(Path(temporary), options.batch)
         n_batches = options.clips // options.batch
-        ours(clips, front_end, 0, 20)
+        ours(clips, front_end, 0, 60)
         before, began = resident_mib(), time.perf_counter()
-        ours(clips, front_end, 20, n_batches)
+        ours(clips, front_end, 60, n_batches)
         seconds, after = time.perf_counter() - began, resident_mib()
     mixed = n_batches * options.batch / seconds
     notes = [

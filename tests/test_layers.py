@@ -79,5 +79,5 @@ def test_a_planted_climb_is_found(room, text):
 
 
 def test_what_is_allowed_is_allowed():
-    text = "import birdjepa\nfrom birdjepa import __version__\nfrom birdjepa.core import files\nfrom birdjepa.train.state import x"
-    assert climbs("train", text) == []
+    lines = ["import birdjepa", "from birdjepa import __version__", "from birdjepa.core import files"]
+    assert climbs("train", "\n".join([*lines, "from birdjepa.train.state import x"])) == []

@@ -82,6 +82,7 @@ def tiny(data: Path, out: Path, *, workers: int = 0, **train: Any) -> PretrainCo
             sigreg=SigregConfig(n_slices=16),
         ),
         train=TrainConfig(**{**settings, **train}),
+        report=False,
     )
 
 

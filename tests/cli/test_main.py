@@ -14,7 +14,8 @@ from birdjepa.core.errors import UserError
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["--version"], 0), (["pretrian"], 2), ([], 0)])
 def test_help_and_usage_errors_are_quick_and_never_import_torch(arguments, code):
-    script = f"import sys; from birdjepa.cli import main; code = main({arguments!r}); assert 'torch' not in sys.modules; sys.exit(code)"
+    script = f"import sys; from birdjepa.cli import main; code = main({arguments!r}); assert 'torch' not in sys.modules"
+    script += "; sys.exit(code)"
     seconds = []
     for _ in range(3):
         began = time.perf_counter()

@@ -28,9 +28,14 @@ def test_writes_and_replaces(tmp_path):
 def test_an_exception_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "a.txt"
     files.write_text(path, "old")
-    with pytest.raises(RuntimeError, match="half"), files.replacing(path) as temporary:
-        temporary.write_text("new, but")
-        raise RuntimeError("half-way")
+
+    def fail_half_way():
+        with files.replacing(path) as temporary:
+            temporary.write_text("new, but")
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half"):
+        fail_half_way()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 

@@ -178,7 +178,7 @@ def test_a_killed_worker_is_one_clear_error_and_no_hang(songs):
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
     began = time.monotonic()
-    with pytest.raises(UserError, match="a process that decodes recordings failed: .*--resume"):
+    with pytest.raises(UserError, match=r"a process that decodes recordings failed: .*--resume"):
         for _ in feed:
             pass
     assert time.monotonic() - began < 30

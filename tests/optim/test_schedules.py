@@ -72,5 +72,5 @@ def test_every_shape_stays_in_its_limits_and_never_turns_twice(config, n_steps):
     "settings", [{"warmup": 0.8}, {"warmup": -0.1}, {"decay": -0.1}, {"start": 1.5}, {"final": -0.1}]
 )
 def test_overlapping_parts_and_odd_factors_are_refused(settings):
-    with pytest.raises(ValueError, match="must be in|warmup \\+ decay <= 1"):
+    with pytest.raises(ValueError, match=r"must be in|warmup \+ decay <= 1"):
         ScheduleConfig(**settings)

@@ -1,4 +1,4 @@
-"""Resume is exact: every tensor, every logged number and the exported encoder, bit for bit, however often a run stops."""
+"""Resume is exact: every tensor, every logged number and the exported encoder, however often a run is stopped."""
 
 import dataclasses
 import functools

@@ -10,6 +10,8 @@ from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.recipes import pretrain
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.lejepa import RECIPES
+from birdjepa.recipes.report import report
+from birdjepa.report.contents import ReportConfig
 
 DESCRIPTION = (
     "Pretrains an encoder. Start from a recipe (birdjepa pretrain lejepa --data DATA --out RUN), from a file (--config "
@@ -26,6 +28,8 @@ def run(argv: Sequence[str]) -> int:
         result = pretrain.resume(Path(folder), tell)
     else:
         result = pretrain.start(configure(rest), tell)
+    if result.config.report:
+        report(result.folder, ReportConfig(), tell)
     print(result.folder / "encoder")
     if result.refused:
         tell(f"{len(result.refused)} recordings were refused; see {result.folder / 'failures.csv'}")

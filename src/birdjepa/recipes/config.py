@@ -43,6 +43,8 @@ class PretrainConfig:
     optim: AdamWConfig = AdamWConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
+    report: bool = True
+    """Write report.html at the end; `birdjepa report` writes it at any time."""
 
     def check(self) -> None:
         """What must hold between the parts.

@@ -38,6 +38,7 @@ class PretrainResult:
     """What a finished run left behind."""
 
     folder: Path
+    config: PretrainConfig
     refused: dict[str, Refusal]
 
 
@@ -144,7 +145,7 @@ def _run(config: PretrainConfig, clips: Clips, folder: Path, signal: StopSignal,
     finally:
         _write_refused(folder, state.refused)
     export(config, state, folder, clips.n_recordings)
-    return PretrainResult(folder, state.refused)
+    return PretrainResult(folder, config, state.refused)
 
 
 def export(config: PretrainConfig, state: TrainState, folder: Path, n_recordings: int) -> Path:
@@ -177,7 +178,8 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
         )
     say(
         f"run {configs.fingerprint(config)}: {config.train.steps} steps of {config.train.batch_size} clips, "
-        f"seed {config.seed}, {device}, {'bf16' if precision else 'fp32'}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        f"seed {config.seed}, {device}, {'bf16' if precision else 'fp32'}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}"
     )
 
 
