@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
+torch.set_num_threads(1)  # what tests compute is small and only waits for its threads
 install_import_hook("birdjepa", "beartype.beartype")
 
 SHARED = Path(os.environ.get("BIRDJEPA_SHARED_DATA", Path(__file__).parents[1].parent / "shared" / "data"))

@@ -1,4 +1,4 @@
-"""The whole job through the command line: synthesise, pretrain, probe, embed, report; the names that scripts rely on."""
+"""The whole job through the command line: synthesise, pretrain, probe, embed, report; names that scripts rely on."""
 
 import json
 from pathlib import Path

@@ -14,6 +14,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+BLOCK = 256
+"""Frames that a CPU transforms at a time: so many spectra stay in its cache."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,6 +156,14 @@ class LogMel(nn.Module):
         if config.n_frames(clips.shape[-1]) == 0:
             raise ValueError(f"clips have {clips.shape[-1]} samples, one window needs {config.window}")
         frames = clips.unfold(-1, config.window, config.hop)
+        if clips.device.type != "cpu" or len(clips) == 0:
+            return self._mel_power(frames)
+        blocks = [self._mel_power(block) for clip in frames for block in clip.split(BLOCK)]
+        return torch.cat(blocks).unflatten(0, frames.shape[:2])
+
+    def _mel_power(self, frames: Float[Tensor, "... w"]) -> Float[Tensor, "... m"]:
+        """Mel power of each frame on its own, in dB or nats."""
+        config = self.config
         if config.gain != 1:
             frames = frames * config.gain
         if config.remove_dc:
@@ -158,7 +171,8 @@ class LogMel(nn.Module):
         if config.pre_emphasis:
             previous = torch.cat((frames[..., :1], frames[..., :-1]), -1)
             frames = frames - config.pre_emphasis * previous
-        spectrum = torch.fft.rfft(frames * self.window, n=config.n_fft)
+        padded = F.pad(frames * self.window, (0, config.n_fft - config.window))
+        spectrum = torch.fft.rfft(padded)
         power = spectrum.real.square() + spectrum.imag.square()
         mel = (power @ self.filters).clamp_min(config.floor)
         return 10 * torch.log10(mel) if config.unit == "db" else torch.log(mel)

@@ -23,7 +23,8 @@ class EmbedArguments:
     encoder: tyro.conf.Positional[Path]
     """Encoder folder, such as runs/first/encoder."""
     data: tyro.conf.Positional[str]
-    """A folder, a manifest, or synth. Rows with onset_s and offset_s give one embedding each; other recordings one per clip."""
+    """A folder, a manifest, or synth. Rows with onset_s and offset_s give one embedding each, other recordings one per
+    clip."""
     out: Path = Path("embeddings.parquet")
     """Parquet file. Run the same command again to go on after an interruption."""
     device: str = "auto"
@@ -34,13 +35,22 @@ class EmbedArguments:
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(
-        EmbedArguments, argv, prog="birdjepa embed", description="Embeds a folder or manifest into one Parquet file, a row per clip or segment."
+        EmbedArguments,
+        argv,
+        prog="birdjepa embed",
+        description="Embeds a folder or manifest into one Parquet file, a row per clip or segment.",
     )
     manifest = open_data(arguments.data, arguments.columns)
     encoder = load(arguments.encoder, device=pick_device(arguments.device))
     with StopSignal() as signal:
         summary = embed_collection(
-            encoder, manifest, arguments.out, arguments.config, provenance=provenance(), progress=Teller(len(manifest)), stop=signal.stop
+            encoder,
+            manifest,
+            arguments.out,
+            arguments.config,
+            provenance=provenance(),
+            progress=Teller(len(manifest)),
+            stop=signal.stop,
         )
     if summary.already_done:
         tell(f"{summary.out} is complete already: nothing to do")
@@ -70,4 +80,7 @@ class Teller:
         taken = now - self._began
         rate = (progress.n_done - self._first) / taken
         left = f"{(self._n_examples - progress.n_done) / rate:.0f} s left" if rate else "no estimate yet"
-        tell(f"{progress.n_done}/{self._n_examples} examples, {progress.n_clips / taken:.1f} clips/s, {progress.seconds / taken:.0f} x real time, {left}")
+        tell(
+            f"{progress.n_done}/{self._n_examples} examples, {progress.n_clips / taken:.1f} clips/s, "
+            f"{progress.seconds / taken:.0f} x real time, {left}"
+        )

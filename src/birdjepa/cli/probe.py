@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
         ProbeArguments,
         argv,
         prog="birdjepa probe",
-        description="Scores a frozen encoder on labels, beside two floors: log-mel statistics, and the same encoder with random weights.",
+        description="Scores a frozen encoder on labels, beside two floors: log-mel statistics and random weights.",
     )
     result = probe.probe(arguments.encoder, arguments.probe, tell)
     written = probe.write(result, arguments.encoder)
@@ -50,15 +50,20 @@ def run(argv: Sequence[str]) -> int:
 
 
 def show(result: ProbeResult) -> None:
-    """Scores with 95 % intervals, and whether the encoder is above each floor by more than the interval of the difference."""
+    """Scores with their intervals, and whether the encoder beats each floor by more than the interval of the difference."""
     score = result.score
-    title = f"{result.described['data']}: {score.n_examples} examples, {score.n_classes} classes, {score.n_groups} groups, {len(score.folds)} folds"
+    title = (
+        f"{result.described['data']}: {score.n_examples} examples, {score.n_classes} classes, "
+        f"{score.n_groups} groups, {len(score.folds)} folds"
+    )
     table = Table("", "accuracy", "macro F1", "balanced accuracy", "encoder minus floor", title=title)
     for name, each, verdict in probe.summary_lines(result):
         estimates = (each.accuracy, each.macro_f1, each.balanced_accuracy)
         table.add_row(name, *(f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in estimates), verdict)
     for number, each in enumerate(result.layers, start=1):
-        table.add_row(f"block {number}", f"{each.accuracy.value:.3f} [{each.accuracy.low:.3f}, {each.accuracy.high:.3f}]")
+        table.add_row(
+            f"block {number}", f"{each.accuracy.value:.3f} [{each.accuracy.low:.3f}, {each.accuracy.high:.3f}]"
+        )
     console = Console()
     console.print(table)
     for note in score.notes:

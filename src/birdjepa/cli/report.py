@@ -21,6 +21,8 @@ class ReportArguments:
 
 
 def run(argv: Sequence[str]) -> int:
-    arguments = parse(ReportArguments, argv, prog="birdjepa report", description="Shows a run as one self-contained HTML file.")
+    arguments = parse(
+        ReportArguments, argv, prog="birdjepa report", description="Shows a run as one self-contained HTML file."
+    )
     print(report.report(arguments.run, arguments.report, tell))
     return EXIT_DONE

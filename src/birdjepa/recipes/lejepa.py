@@ -13,7 +13,10 @@ from birdjepa.train.config import TrainConfig
 
 
 def lejepa() -> PretrainConfig:
-    """The default, sized for a CPU: a tiny ViT, 320 ms patches, short views. What it reaches on real audio is in benchmarks/RESULTS.md."""
+    """The default, sized for a CPU: a tiny ViT, 320 ms patches, short views.
+
+    benchmarks/real_audio.py runs it on real recordings; what it reached is in benchmarks/RESULTS.md.
+    """
     return PretrainConfig(
         loader=LoaderConfig(clip_s=5.0, workers=1),
         patch=PatchConfig(frames=32, mels=16),
@@ -38,7 +41,9 @@ def lejepa() -> PretrainConfig:
 def demo() -> PretrainConfig:
     """The default on the embedded data set in a few minutes: what `make demo` runs."""
     base = lejepa()
-    return dataclasses.replace(base, train=dataclasses.replace(base.train, steps=160, batch_size=96, checkpoint_every=80))
+    return dataclasses.replace(
+        base, train=dataclasses.replace(base.train, steps=160, batch_size=96, checkpoint_every=80)
+    )
 
 
 def small() -> PretrainConfig:

@@ -1,4 +1,7 @@
-"""The probe job: how much a frozen encoder knows about labels, beside what log-mel statistics and random weights know in the same folds."""
+"""The probe job: how much a frozen encoder knows about labels.
+
+Beside it, always, what log-mel statistics and random weights know in the same folds.
+"""
 
 import dataclasses
 import re
@@ -58,7 +61,8 @@ class ProbeResult:
 
     def to_json(self) -> dict[str, Any]:
         floors = {
-            name: {**floor.to_json(), "difference": compare(self.score, floor).to_json()} for name, floor in self.floors.items()
+            name: {**floor.to_json(), "difference": compare(self.score, floor).to_json()}
+            for name, floor in self.floors.items()
         }
         return {
             **self.score.to_json(),
@@ -112,7 +116,9 @@ def write(result: ProbeResult, encoder_folder: Path) -> Path | None:
     if not (run / "metrics.jsonl").exists():
         return None
     described = result.described
-    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{Path(described['data']).parent.name} {described['classifier']} {described['pooling']}").strip("-")
+    name = re.sub(
+        r"[^A-Za-z0-9]+", "-", f"{Path(described['data']).parent.name} {described['classifier']} {described['pooling']}"
+    ).strip("-")
     files.write_json(run / "probes" / f"{name}.json", result.to_json())
     return run / "probes" / f"{name}.json"
 
@@ -122,7 +128,7 @@ def labelled_rows(manifest: Manifest, fold_column: str) -> Manifest:
     labels = manifest.column("label")
     folds = manifest.column(fold_column) if fold_column else labels
     rows = [row for row, (label, fold) in enumerate(zip(labels, folds, strict=True)) if label and fold]
-    if len(set(labels[row] for row in rows)) < 2:
+    if len({labels[row] for row in rows}) < 2:
         raise UsageError(f"{manifest.name}: needs at least two labels among the rows that are probed")
     return manifest.select(rows)
 
@@ -166,5 +172,7 @@ def summary_lines(result: ProbeResult) -> Sequence[tuple[str, Score, str]]:
     for name, floor in result.floors.items():
         difference = compare(result.score, floor).accuracy
         beaten = "beaten" if difference.low > 0 else "not beaten"
-        lines.append((name, floor, f"{beaten}: {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"))
+        lines.append(
+            (name, floor, f"{beaten}: {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]")
+        )
     return lines
