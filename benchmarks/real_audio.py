@@ -3,7 +3,7 @@
 Pretrains on all sound of the shared sets but the spoken digits (labels unseen: the online probe is off), then probes
 ESC-10 in its official folds and the 22 bird species in theirs, each beside log-mel statistics and random weights.
 
-    python benchmarks/real_audio.py --out /tmp/real --steps 640
+    python benchmarks/real_audio.py --out /tmp/real --steps 300
 """
 
 import json
@@ -27,7 +27,7 @@ def birdjepa(*arguments: str) -> str:
 
 def main() -> None:
     parser = common.arguments(__doc__)
-    parser.add_argument("--steps", type=int, default=640)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="where the run goes; a temporary folder by default")
     options = parser.parse_args()

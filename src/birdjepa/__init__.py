@@ -1,7 +1,7 @@
 """Self-supervised encoders for sound: pretrain on your own recordings, probe, embed, report.
 
-`birdjepa.load(folder)` gives a pretrained encoder; `encoder.embed(waveform, sampling_rate=...)` its embedding. Importing
-this package costs nothing: torch is imported by the first call that needs it.
+`birdjepa.load(folder)` gives a pretrained encoder; `encoder.embed(waveform, sampling_rate=...)` its embedding.
+Importing this package costs nothing: torch is imported by the first call that needs it.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -16,7 +16,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 BLOCK = 256
 """Frames that a CPU transforms at a time: so many spectra stay in its cache."""
 

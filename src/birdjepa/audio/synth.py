@@ -42,7 +42,7 @@ class SynthConfig:
     """Species, numbered from 0."""
     n_individuals: int = 5
     """Individuals of each species that songs are recorded of; five give five folds with every species in each."""
-    songs_per_individual: int = 5
+    songs_per_individual: int = 10
     """Recordings of each individual."""
     n_soundscapes: int = 6
     """Long recordings of several birds at once, none of which is among the individuals of the songs."""

@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def show(result: ProbeResult) -> None:
-    """Scores with their intervals, and whether the encoder beats each floor by more than the interval of the difference."""
+    """Scores with their intervals, and whether the encoder is above each floor by more than the interval."""
     score = result.score
     title = (
         f"{result.described['data']}: {score.n_examples} examples, {score.n_classes} classes, "

@@ -14,7 +14,7 @@ from birdjepa.report.gather import gather
 
 
 def report(folder: Path, config: ReportConfig, say: Callable[[str], None]) -> Path:
-    """Writes the run's report.html with whatever is at hand: an encoder once it is exported, recordings while they last.
+    """Writes the run's report.html with whatever is at hand: the encoder once exported, recordings while they last.
 
     Raises:
       UsageError: if the folder holds no run.
