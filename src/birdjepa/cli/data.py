@@ -13,6 +13,7 @@ from birdjepa.audio.synth import SynthConfig, write_dataset
 from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
+from birdjepa.core.telling import tenths
 from birdjepa.data.scan import ScanReport, scan
 from birdjepa.data.sources import open_data
 
@@ -50,15 +51,7 @@ def run(argv: Sequence[str]) -> int:
 def run_synth(argv: Sequence[str]) -> int:
     told = "Writes labelled synthetic bird songs and soundscapes."
     arguments = parse(SynthArguments, argv, prog="birdjepa data synth", description=told)
-    spoken = 0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal spoken
-        if done * 10 // total > spoken:
-            spoken = done * 10 // total
-            tell(f"{done} of {total} recordings")
-
-    print(write_dataset(arguments.folder, arguments.synth, progress=progress))
+    print(write_dataset(arguments.folder, arguments.synth, progress=tenths(tell, "recordings")))
     return EXIT_DONE
 
 

@@ -18,6 +18,7 @@ from birdjepa.benchmark.logistic import LinearProbe
 from birdjepa.core import files
 from birdjepa.core.errors import UsageError
 from birdjepa.core.provenance import provenance
+from birdjepa.core.telling import tenths
 from birdjepa.data.sources import ColumnConfig, Manifest, open_data
 from birdjepa.embed.embedders import AllLayers, Embedder, LogMelStatistics, Pooled, random_twin
 from birdjepa.embed.rows import embed_rows
@@ -84,7 +85,7 @@ def probe(folder: Path, config: ProbeConfig, say: Say) -> ProbeResult:
     pooling = config.pooling or encoder.config.pooling
     say(f"embedding {len(labelled)} labelled rows of {config.data}")
     embedders, sweep = _embedders(encoder, pooling, config)
-    embedded = embed_rows(list(embedders.values()), labelled, progress=_tenths(say))
+    embedded = embed_rows(list(embedders.values()), labelled, progress=tenths(say, "rows embedded"))
     kept = labelled.select(embedded.rows)
     tables = dict(zip(embedders, embedded.tables, strict=True))
     folds = make_folds(kept, config)
@@ -151,19 +152,6 @@ def _embedders(encoder: Encoder, pooling: Pooling, config: ProbeConfig) -> tuple
     }
     sweep = AllLayers(encoder, pooling) if config.layers else None
     return ({**embedders, "layers": sweep} if sweep else embedders), sweep
-
-
-def _tenths(say: Say) -> Callable[[int, int], None]:
-    """Says every tenth of the way."""
-    spoken = 0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal spoken
-        if done * 10 // total > spoken:
-            spoken = done * 10 // total
-            say(f"embedded {done} of {total}")
-
-    return progress
 
 
 def summary_lines(result: ProbeResult) -> Sequence[tuple[str, Score, str]]:

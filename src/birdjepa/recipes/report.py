@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from birdjepa.core.errors import InputError, UserError
+from birdjepa.core.telling import tenths
 from birdjepa.data.sources import Manifest
 from birdjepa.models.encoder import Encoder, load
 from birdjepa.recipes.config import PretrainConfig
@@ -24,7 +25,10 @@ def report(folder: Path, config: ReportConfig, say: Callable[[str], None]) -> Pa
     encoder = load(folder / "encoder") if (folder / "encoder" / "config.json").exists() else None
     objective = run.objective.build(_twin(run), run.seed)
     clips = make_clips(run, sources) if sources else None
-    contents = gather(folder, sources=sources, clips=clips, objective=objective, encoder=encoder, config=config)
+    progress = tenths(say, "rows embedded for the report")
+    contents = gather(
+        folder, sources=sources, clips=clips, objective=objective, encoder=encoder, config=config, progress=progress
+    )
     return write_report(folder, contents)
 
 
