@@ -260,19 +260,17 @@ def serve(descriptor: int, memory_bytes: int) -> None:
     threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     function: Callable[[Any], Any] | None = None
-    while True:
-        try:
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has hung up
+        while True:
             message = pickle.loads(connection.recv_bytes())
-        except EOFError:
-            return
-        if message[0] == "function":
-            function = message[1]
-            _limit_memory(memory_bytes)
-            connection.send("ready")
-        else:
-            assert function is not None
-            _, item, path, timeout_s = message
-            connection.send_bytes(_answer(function, item, path, timeout_s, memory_bytes))
+            if message[0] == "function":
+                function = message[1]
+                _limit_memory(memory_bytes)
+                connection.send("ready")
+            else:
+                assert function is not None
+                _, item, path, timeout_s = message
+                connection.send_bytes(_answer(function, item, path, timeout_s, memory_bytes))
 
 
 def hush() -> None:
