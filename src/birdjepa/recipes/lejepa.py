@@ -5,6 +5,7 @@ import dataclasses
 from birdjepa.data.loader import LoaderConfig
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.projector import ProjectorConfig
+from birdjepa.models.vit import VitConfig
 from birdjepa.objectives.lejepa import LejepaConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.optim.groups import AdamWConfig
@@ -47,10 +48,15 @@ def demo() -> PretrainConfig:
 
 
 def small() -> PretrainConfig:
-    """A ViT-S on a GPU: LeJEPA's published views, batch and optimiser, 160 ms patches on 5 s."""
+    """A ViT-S for a GPU: the numbers of views, batch and learning rate that LeJEPA publishes, 160 ms patches on 5 s.
+
+    Not measured yet.
+    """
     return PretrainConfig(
         loader=LoaderConfig(clip_s=6.0, workers=8, pin_memory=True),
         patch=PatchConfig(frames=16, mels=16),
+        encoder=VitConfig(size="small"),
+        pooling="rows+std",
         objective=LejepaConfig(views=ViewsConfig(n_global=2, global_s=5.0, n_local=6, local_s=1.6)),
         optim=AdamWConfig(lr=5e-4),
         train=TrainConfig(steps=50_000, batch_size=512, checkpoint_every=1000),
