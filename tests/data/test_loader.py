@@ -178,7 +178,8 @@ def test_a_killed_worker_is_one_clear_error_and_no_hang(songs):
     assert worker.pid is not None
     time.sleep(0.5)  # until it is idle: killed within torch's own lock it would leave the parent waiting
     began = time.monotonic()
-    with pytest.raises(UserError, match=r"a process that decodes recordings failed: .*--resume"), worker_errors():
+    said = r"a process that decodes recordings failed: .*--resume"
+    with pytest.raises(UserError, match=said), worker_errors():  # noqa: PT012
         os.kill(worker.pid, signal.SIGKILL)  # torch may raise right here, from its signal handler
         for _ in feed:
             pass
