@@ -20,6 +20,7 @@ from birdjepa.models.patch import PatchConfig
 from birdjepa.models.projector import ProjectorConfig
 from birdjepa.models.vit import VitConfig
 from birdjepa.nn.sigreg import SigregConfig
+from birdjepa.objectives.augment import AugmentConfig
 from birdjepa.objectives.lejepa import LejepaConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.recipes.config import PretrainConfig
@@ -77,7 +78,7 @@ def tiny(data: Path, out: Path, *, workers: int = 0, **train: Any) -> PretrainCo
         encoder=VitConfig(size="nano", n_registers=1, drop_path=0.3),
         clips=ClipConfig(clip_s=1.0, hop_s=1.0),
         objective=LejepaConfig(
-            views=ViewsConfig(global_s=0.48, local_s=0.24, mask_mels=6, tilt_db=2.0),
+            views=ViewsConfig(global_s=0.48, local_s=0.24, augment=AugmentConfig(mask_mels=6, tilt_db=2.0)),
             projector=ProjectorConfig(hidden=32, width=8),
             sigreg=SigregConfig(n_slices=16),
         ),

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from birdjepa.benchmark.evaluate import Score, compare, evaluate
+from birdjepa.benchmark.evaluate import Score, compare, evaluate, score_predictions
 from birdjepa.benchmark.folds import Folds, folds_by_group, folds_from_column, holdout
 from birdjepa.benchmark.knn import KnnProbe
 from birdjepa.benchmark.logistic import LinearProbe
@@ -133,3 +133,29 @@ def test_leaks_in_the_users_folds_and_a_single_tested_group_are_noted() -> None:
     score = evaluate(embed(1.0), LABELS, GROUPS, holdout(split), KnnProbe(), seed=0)
     assert any("no interval" in note for note in score.notes)
     assert score.to_json()["accuracy"]["low"] is None
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("folds", [FOLDS, holdout(["train"] * 72 + ["pool"] * 8 + ["test"] * 40)])
+def test_predictions_made_elsewhere_get_the_same_score(classifier: LinearProbe | KnnProbe, folds: Folds) -> None:
+    score = evaluate(embed(1.0), LABELS, GROUPS, folds, classifier, seed=3, n_resamples=200)
+    predicted = ["not read"] * N
+    for row, index in zip(score.rows.tolist(), score.predicted.tolist(), strict=True):
+        predicted[row] = score.classes[index]
+    strengths = [fold.strength for fold in score.folds]
+    again = score_predictions(predicted, LABELS, GROUPS, folds, strengths=strengths, seed=3, n_resamples=200)
+    assert again.to_json() == score.to_json()
+    for name in ("rows", "truth", "predicted"):
+        assert np.array_equal(getattr(again, name), getattr(score, name))
+    assert again.groups == score.groups
+    without = score_predictions(predicted, LABELS, GROUPS, folds, notes=["fine-tuned"], seed=3, n_resamples=200)
+    assert compare(without, score).accuracy.value == 0
+    assert without.notes == (*score.notes, "fine-tuned")
+    assert without.to_json()["folds"][0]["strength"] is None
+
+
+def test_predictions_that_cannot_be_scored_are_refused() -> None:
+    with pytest.raises(UsageError, match="such as 'c9'"):
+        score_predictions(["c9", *LABELS[1:]], LABELS, GROUPS, FOLDS, seed=0)
+    with pytest.raises(ValueError, match="as many predictions"):
+        score_predictions(LABELS[1:], LABELS, GROUPS, FOLDS, seed=0)

@@ -1,4 +1,4 @@
-"""`birdjepa data scan` and `birdjepa data synth`."""
+"""`birdjepa data scan`, `birdjepa data synth` and `birdjepa data images`."""
 
 import csv
 import json
@@ -48,7 +48,29 @@ def test_synth_writes_a_manifest_that_scans_clean(tmp_path, capsys):
     assert "holds files already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["look"], ["scan", "absent"], ["synth", "x", "--n-species", "0"]])
+def test_images_writes_a_manifest_that_scans_clean(tmp_path, capsys):
+    folder = tmp_path / "digits"
+    assert cli.main(["data", "images", str(folder), "--n-images", "10", "--seed", "3"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{folder / 'metadata.csv'}\n"
+    assert "10 of 10 images" in shown.err
+    assert cli.main(["data", "scan", str(folder / "metadata.csv"), "--workers", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_good"] == 10
+    assert cli.main(["data", "images", str(folder), "--n-images", "10"]) == 2
+    assert "holds files already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["look"],
+        ["scan", "absent"],
+        ["synth", "x", "--n-species", "0"],
+        ["images", "x", "--source", "absent"],
+        ["images", "x", "--n-images", "0"],
+    ],
+)
 def test_usage(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["data", *arguments]) == 2

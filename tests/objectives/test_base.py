@@ -11,11 +11,11 @@ def draw(chance: Chance, purpose: str) -> list[float]:
 
 
 def test_chance_is_a_function_of_seed_step_micro_and_purpose() -> None:
-    expected = draw(Chance(1, 2, 3), "mask")
-    assert draw(Chance(1, 2, 3), "mask") == expected
-    for other in (Chance(0, 2, 3), Chance(1, 0, 3), Chance(1, 2), Chance(2, 1, 3), Chance(1, 3, 2)):
+    expected = draw(Chance(1, 2, 9, 3), "mask")
+    assert draw(Chance(1, 2, 9, 3), "mask") == expected
+    for other in (Chance(0, 2, 9, 3), Chance(1, 0, 9, 3), Chance(1, 2, 9), Chance(2, 1, 9, 3), Chance(1, 3, 9, 2)):
         assert draw(other, "mask") != expected
-    assert draw(Chance(1, 2, 3), "views") != expected
+    assert draw(Chance(1, 2, 9, 3), "views") != expected
 
 
 def test_an_objective_is_abstract() -> None:

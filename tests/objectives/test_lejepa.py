@@ -14,15 +14,18 @@ from birdjepa.models.pool import pool
 from birdjepa.models.projector import ProjectorConfig
 from birdjepa.models.vit import VitConfig
 from birdjepa.nn.sigreg import SigregConfig, null_floor
-from birdjepa.objectives.base import Chance
+from birdjepa.objectives import lejepa
+from birdjepa.objectives.augment import AugmentConfig
+from birdjepa.objectives.base import Chance, DataSize
 from birdjepa.objectives.lejepa import Lejepa, LejepaConfig, invariance_loss
-from birdjepa.objectives.views import Views, ViewsConfig
+from birdjepa.objectives.views import ClipViews, Views, ViewsConfig, draw_views, embed_views, window_frames
 
 RATE = 32_000
-SAME = ViewsConfig(gain_db=0.0, mix_probability=0.0, mask_mels=0, mask_share=0.0, n_local=0, global_s=0.48)
+NOTHING = AugmentConfig(gain_db=0.0, mix_probability=0.0, mask_mels=0, mask_share=0.0)
+SAME = ViewsConfig(augment=NOTHING, n_local=0, global_s=0.48)
 """Views without alteration; with clips of 48 frames, all windows are the whole clip."""
 SHORT = ViewsConfig(global_s=0.64, local_s=0.32)
-CHANCE = Chance(seed=0, step=5)
+CHANCE = Chance(seed=0, step=5, n_steps=10)
 
 
 def make(views: ViewsConfig = SHORT, *, front_end: LogMelConfig | None = None, **vit: Any) -> Lejepa:
@@ -34,7 +37,7 @@ def make(views: ViewsConfig = SHORT, *, front_end: LogMelConfig | None = None, *
         pooling="mean",
     )
     config = LejepaConfig(views=views, projector=ProjectorConfig(hidden=64, width=16), sigreg=SigregConfig(n_slices=64))
-    return config.build(encoder.build().initialise(0), seed=0)
+    return config.build(encoder.build().initialise(0), seed=0, data=DataSize(8, 0))
 
 
 def clips(n_clips: int = 8, n_samples: int = RATE, *, seed: int = 0) -> ClipBatch:
@@ -44,7 +47,9 @@ def clips(n_clips: int = 8, n_samples: int = RATE, *, seed: int = 0) -> ClipBatc
     tone = torch.sin(2 * torch.pi * pitch * time) * (1 + torch.sin(2 * torch.pi * (1 + pitch / 1000) * time))
     noise = torch.randn(n_clips, n_samples, generator=torch.Generator().manual_seed(seed))
     none = torch.full((n_clips,), -1)
-    return ClipBatch(clips=0.1 * tone + 0.02 * noise, label=none, recording=none, refused=())
+    return ClipBatch(
+        clips=0.1 * tone + 0.02 * noise, label=none, labels=torch.zeros(n_clips, 0).bool(), recording=none, refused=()
+    )
 
 
 def whole() -> ClipBatch:
@@ -58,7 +63,8 @@ def permuted(batch: ClipBatch, order: Tensor) -> ClipBatch:
 def test_identical_views_have_no_invariance_loss() -> None:
     output = make(SAME)(whole(), CHANCE)
     assert output.terms["invariance"] < 1e-10
-    assert make(dataclasses.replace(SAME, gain_db=6.0))(whole(), CHANCE).terms["invariance"] > 1e-4
+    louder = dataclasses.replace(SAME, augment=dataclasses.replace(NOTHING, gain_db=6.0))
+    assert make(louder)(whole(), CHANCE).terms["invariance"] > 1e-4
 
 
 def test_invariance_equals_the_formula_written_out() -> None:
@@ -72,11 +78,11 @@ def test_invariance_equals_the_formula_written_out() -> None:
 
 def test_permuting_the_clips_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     objective, batch = make(), clips()
-    views = objective.views(batch.clips, CHANCE)
+    views = draw_views(objective.encoder, batch.clips, objective.config.views, CHANCE)
     expected = objective(batch, CHANCE)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
-    shuffled = tuple(Views(*(field[:, order] for field in part)) for part in views)
-    monkeypatch.setattr(objective, "views", lambda clips, chance: shuffled)
+    shuffled = ClipViews(*(Views(*(field[:, order] for field in part)) for part in views))
+    monkeypatch.setattr(lejepa, "draw_views", lambda *_: shuffled)
     output = objective(permuted(batch, order), CHANCE)
     torch.testing.assert_close(output.loss, expected.loss, rtol=1e-5, atol=0)
     torch.testing.assert_close(output.embedding, expected.embedding[order], rtol=0, atol=1e-5)
@@ -88,7 +94,8 @@ def test_views_of_different_clips_are_never_mixed_up(monkeypatch: pytest.MonkeyP
     levels = torch.linspace(-80, -10, 8)[:, None, None] + torch.linspace(-5, 5, 128)
     frames = levels.expand(8, 32, 128)
     views = Views(frames.expand(3, 8, 32, 128), *torch.tensor([0, 32]).view(2, 1, 1).expand(2, 3, 8))
-    monkeypatch.setattr(objective, "views", lambda clips, chance: (views, Views(*(field[:0] for field in views))))
+    none = Views(*(field[:0] for field in views))
+    monkeypatch.setattr(lejepa, "draw_views", lambda *_: ClipViews(views, none))
     output = objective(clips(), CHANCE)
     assert output.terms["invariance"] < 1e-10
     encoder = objective.encoder
@@ -97,21 +104,22 @@ def test_views_of_different_clips_are_never_mixed_up(monkeypatch: pytest.MonkeyP
         pool(encoder.vit(patchify(clip[None], encoder.config.patch), encoder.grid(32)[None]), "mean", 4)
         for clip in normalised
     ]
-    torch.testing.assert_close(output.embedding, torch.cat(alone).detach(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.watched, torch.cat(alone).detach(), rtol=0, atol=1e-5)
 
 
 def test_embedding_is_the_mean_over_global_views_only() -> None:
     objective, batch = make(), clips()
-    global_views, _ = objective.views(batch.clips, CHANCE)
-    embedded = objective._embed(global_views.frames, CHANCE, "drop_global")
-    torch.testing.assert_close(objective(batch, CHANCE).embedding, embedded.mean(0).detach())
+    views = draw_views(objective.encoder, batch.clips, objective.config.views, CHANCE)
+    embedded = embed_views(objective.encoder, views, CHANCE)[: objective.config.views.n_global]
+    torch.testing.assert_close(objective(batch, CHANCE).watched, embedded.mean(0).detach())
 
 
 @pytest.mark.parametrize("vit", [{}, {"drop_path": 0.2, "n_registers": 2, "layer_scale": 0.1}])
 def test_what_trains_is_the_encoder_and_the_projector(vit: dict[str, Any]) -> None:
     objective = make(**vit)
     output = objective(clips(), CHANCE)
-    assert not output.embedding.requires_grad
+    assert output.embedding.requires_grad
+    assert not output.watched.requires_grad
     assert not any(term.requires_grad for term in output.terms.values())
     output.loss.backward()
     still = {name for name, p in objective.named_parameters() if p.numel() and (p.grad is None or not p.grad.any())}
@@ -124,15 +132,15 @@ def test_what_trains_is_the_encoder_and_the_projector(vit: dict[str, Any]) -> No
 def test_the_same_chance_gives_the_same_loss_and_another_step_other_views() -> None:
     objective, batch = make(drop_path=0.3), clips()
     assert torch.equal(objective(batch, CHANCE).loss, objective(batch, CHANCE).loss)
-    frames = objective.views(batch.clips, CHANCE)[0].frames
-    for other in (Chance(0, 6), Chance(1, 5), Chance(0, 5, micro=1)):
-        assert not torch.equal(objective.views(batch.clips, other)[0].frames, frames)
+    frames = objective.panels(batch, CHANCE)[0].frames
+    for other in (Chance(0, 6, 10), Chance(1, 5, 10), Chance(0, 5, 10, micro=1)):
+        assert not torch.equal(objective.panels(batch, other)[0].frames, frames)
         assert not torch.equal(objective(batch, other).loss, objective(batch, CHANCE).loss)
 
 
 def test_global_and_local_views_are_drawn_apart() -> None:
     objective = make(ViewsConfig(n_global=2, n_local=2, global_s=0.32, local_s=0.32))
-    global_views, local_views = objective.views(clips().clips, CHANCE)
+    global_views, local_views = draw_views(objective.encoder, clips().clips, objective.config.views, CHANCE)
     assert not torch.equal(global_views.start, local_views.start)
 
 
@@ -156,9 +164,9 @@ def test_bfloat16_autocast_is_close() -> None:
 
 def test_views_do_not_depend_on_autocast() -> None:
     objective, batch = make(), clips()
-    expected = objective.views(batch.clips, CHANCE)[0].frames
+    expected = objective.panels(batch, CHANCE)[0].frames
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(objective.views(batch.clips, CHANCE)[0].frames, expected)
+        assert torch.equal(objective.panels(batch, CHANCE)[0].frames, expected)
 
 
 @pytest.mark.parametrize("front_end", [LogMelConfig(normalise="clip"), bird_mae()])
@@ -169,14 +177,14 @@ def test_other_front_ends(front_end: LogMelConfig) -> None:
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.01, 16), (0.23, 16), (0.25, 32), (0.64, 64)])
 def test_a_view_is_a_whole_number_of_patches(seconds: float, frames: int) -> None:
-    assert make().window(seconds) == frames
+    assert window_frames(make().encoder, seconds) == frames
 
 
 def train(objective: Lejepa, n_steps: int, lr: float = 1e-3) -> list[dict[str, float]]:
     optimiser = torch.optim.AdamW(objective.parameters(), lr=lr)
     seen = []
     for step in range(n_steps):
-        output = objective(clips(seed=step), Chance(0, step))
+        output = objective(clips(seed=step), Chance(0, step, 100))
         optimiser.zero_grad()
         output.loss.backward()
         optimiser.step()

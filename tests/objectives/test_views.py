@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from birdjepa.objectives.views import DB, Views, ViewsConfig, make_views
+from birdjepa.objectives.augment import DB, AugmentConfig
+from birdjepa.objectives.views import Views, ViewsConfig, make_views
 
-PLAIN = ViewsConfig(gain_db=0.0, mix_probability=0.0, tilt_db=0.0, mask_mels=0, mask_share=0.0)
+PLAIN = AugmentConfig(gain_db=0.0, mix_probability=0.0, tilt_db=0.0, mask_mels=0, mask_share=0.0)
+SHAPES = ("stretch", "zoom")
+VIEW_SETTINGS = ("n_global", "n_local", "global_s", "local_s", *SHAPES)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -18,9 +21,10 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def make(
     frames: Tensor, *, n_views: int = 2, window: int = 20, seed: int = 0, db_per_unit: float = 1.0, **changes: Any
 ) -> Views:
-    config = dataclasses.replace(PLAIN, **changes)
+    shape = {name: changes.pop(name) for name in SHAPES if name in changes}
+    config = ViewsConfig(augment=dataclasses.replace(PLAIN, **changes), **shape)
     generator = torch.Generator().manual_seed(seed)
-    return make_views(frames, n_views, window, config, db_per_unit=db_per_unit, generator=generator)
+    return make_views(frames, n_views, window, config, db=db_per_unit, generator=generator)
 
 
 def windows(frames: Tensor, views: Views) -> Tensor:
@@ -204,5 +208,7 @@ def test_tilt_is_smooth_and_of_the_asked_size() -> None:
     ],
 )
 def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None:
+    shape = {name: value for name, value in changes.items() if name in VIEW_SETTINGS}
+    altered = {name: value for name, value in changes.items() if name not in VIEW_SETTINGS}
     with pytest.raises(ValueError, match=message):
-        ViewsConfig(**changes)
+        ViewsConfig(augment=AugmentConfig(**altered), **shape)

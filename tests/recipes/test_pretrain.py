@@ -16,7 +16,8 @@ from birdjepa.data.loader import LoaderConfig
 from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.recipes import pretrain
 from birdjepa.recipes.config import PretrainConfig
-from birdjepa.recipes.lejepa import RECIPES
+from birdjepa.recipes.named import RECIPES
+from birdjepa.recipes.run_folder import read_config
 from birdjepa.train import sinks
 from birdjepa.train.config import SinksConfig
 
@@ -43,7 +44,7 @@ def test_the_folder_holds_what_it_should(run, songs):
     assert {path.name for path in (run / "encoder").iterdir()} == {"config.json", "model.safetensors", "README.md"}
     assert all(re.fullmatch(r"step-\d{8}", path.name) for path in (run / "checkpoints").iterdir())
     config = json.loads((run / "config.json").read_text())
-    assert config["hash"] == configs.fingerprint(pretrain.read_config(run))
+    assert config["hash"] == configs.fingerprint(read_config(PretrainConfig, run))
     provenance = json.loads((run / "provenance.json").read_text())
     assert re.fullmatch("[0-9a-f]{16}", provenance["data"][str(songs)])
     assert provenance["n_threads"] == 1
@@ -63,7 +64,7 @@ def test_the_encoder_loads_and_says_where_it_comes_from(run, songs):
     out = encoder.embed(torch.randn(2, 20_000).numpy(), sampling_rate=10_000)
     assert out.embedding.shape == (2, encoder.config.embedding_width)
     described = json.loads((run / "encoder" / "config.json").read_text())
-    assert described["provenance"]["run_hash"] == configs.fingerprint(pretrain.read_config(run))
+    assert described["provenance"]["run_hash"] == configs.fingerprint(read_config(PretrainConfig, run))
     assert described["provenance"]["steps"] == 4
     card = (run / "encoder" / "README.md").read_text()
     assert "`metadata.csv`" in card
@@ -84,7 +85,7 @@ def test_the_run_introduces_itself(run, said):
     assert "data: 9 recordings" in text
     assert re.search(r"optimiser: decay +\d+ tensors", text)
     assert re.search(r"optimiser: no_decay +\d+ tensors .* weight decay 0$", text, re.M)
-    assert f"run {configs.fingerprint(pretrain.read_config(run))}: 4 steps of 4 clips, seed 3" in text
+    assert f"run {configs.fingerprint(read_config(PretrainConfig, run))}: 4 steps of 4 clips, seed 3" in text
 
 
 def test_an_existing_run_is_not_overwritten(run, songs, tmp_path):

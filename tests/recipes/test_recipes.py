@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from birdjepa.core.batch import ClipBatch
-from birdjepa.objectives.base import Chance
-from birdjepa.recipes.lejepa import RECIPES
+from birdjepa.objectives import OBJECTIVES
+from birdjepa.objectives.base import Chance, DataSize
+from birdjepa.recipes.named import RECIPES
 
-SIZES = {"lejepa": "tiny", "demo": "tiny", "small": "small"}
+SIZES = {**dict.fromkeys(OBJECTIVES, "tiny"), "demo": "tiny", "small": "small"}
 
 
 def test_every_recipe_is_listed_here() -> None:
     assert RECIPES.keys() == SIZES.keys()
+    assert set(OBJECTIVES) < set(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -22,12 +24,17 @@ def test_a_recipe_turns_a_batch_into_a_loss(name: str) -> None:
     config.check()
     assert config.encoder.size == SIZES[name]
     encoder = config.encoder_config().build().initialise(config.seed)
-    objective = config.objective.build(encoder, config.seed)
+    objective = config.objective.build(encoder, config.seed, DataSize(2, 3))
     noise = torch.randn(
         2, round(config.loader.clip_s * encoder.sampling_rate), generator=torch.Generator().manual_seed(0)
     )
-    unlabelled = torch.tensor([-1, -1])
-    batch = ClipBatch(clips=0.1 * noise, label=unlabelled, recording=torch.tensor([0, 1]), refused=())
-    output = objective(batch, Chance(config.seed, 0))
+    batch = ClipBatch(
+        clips=0.1 * noise,
+        label=torch.tensor([0, 2]),
+        labels=torch.eye(3)[[0, 2]].bool(),
+        recording=torch.tensor([0, 1]),
+        refused=(),
+    )
+    output = objective(batch, Chance(config.seed, 0, 10))
     assert torch.isfinite(output.loss)
     assert output.embedding.shape == (2, encoder.config.embedding_width)

@@ -8,6 +8,7 @@ import torch
 from tiny_run import differences, final_state, metrics, tiny, write_songs
 
 from birdjepa.core.errors import Interrupted
+from birdjepa.objectives.base import DataSize
 from birdjepa.recipes import pretrain
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.state import TrainState
@@ -183,7 +184,12 @@ def test_a_checkpoint_of_another_configuration_is_refused(songs, whole):
     other = tiny(songs, whole, ema_decay=0.0)
     encoder = other.encoder_config().build().initialise(0)
     state = TrainState(
-        other.objective.build(encoder, 0), other.optim, other.train, n_classes=2, seed=0, device=torch.device("cpu")
+        other.objective.build(encoder, 0, DataSize(8, 2)),
+        other.optim,
+        other.train,
+        n_classes=2,
+        seed=0,
+        device=torch.device("cpu"),
     )
     found = pretrain.store.latest(whole / "checkpoints", warn=print)
     assert found is not None

@@ -18,6 +18,8 @@ from birdjepa.data.sources import Manifest, open_data
 from birdjepa.models.encoder import Encoder, EncoderConfig
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.vit import VitConfig
+from birdjepa.objectives.augment import AugmentConfig
+from birdjepa.objectives.base import DataSize
 from birdjepa.objectives.lejepa import Lejepa, LejepaConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.report.build import build_report
@@ -81,8 +83,8 @@ def source(songs: Path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def objective(encoder: Encoder) -> Lejepa:
-    views = ViewsConfig(global_s=0.32, local_s=0.16, n_local=3, mask_mels=8)
-    return LejepaConfig(views=views).build(encoder, 5)
+    views = ViewsConfig(global_s=0.32, local_s=0.16, n_local=3, augment=AugmentConfig(mask_mels=8))
+    return LejepaConfig(views=views).build(encoder, 5, DataSize(4, 2))
 
 
 @pytest.fixture(scope="module")

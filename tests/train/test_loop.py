@@ -10,7 +10,7 @@ from birdjepa.core.batch import ClipBatch, Refusal
 from birdjepa.core.errors import UsageError, UserError
 from birdjepa.data.loader import Clips, batches
 from birdjepa.data.sources import open_data
-from birdjepa.objectives.base import Chance
+from birdjepa.objectives.base import DataSize
 from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.optim.groups import parameter_table
 from birdjepa.optim.schedules import factor
@@ -29,7 +29,9 @@ def make(songs, folder, **settings) -> tuple[Trainer, Clips]:
     """A trainer at step 0 and its clips."""
     config = tiny(songs, folder, **settings)
     clips = make_clips(config, [open_data(str(songs))])
-    objective = config.objective.build(config.encoder_config().build().initialise(config.seed), config.seed)
+    objective = config.objective.build(
+        config.encoder_config().build().initialise(config.seed), config.seed, DataSize(8, 2)
+    )
     state = TrainState(objective, config.optim, config.train, n_classes=2, seed=config.seed, device=torch.device("cpu"))
     folder.mkdir(exist_ok=True)
     return Trainer(state, config.train, config.schedule, folder, seed=config.seed, max_refused=0.05), clips
@@ -84,7 +86,7 @@ def test_accumulated_gradients_are_the_mean_over_micro_batches(songs, tmp_path):
     parts = []
     for micro in range(2):
         trainer.state.objective.zero_grad()
-        output = trainer.state.objective(feed[micro], Chance(trainer.seed, 0, micro))
+        output = trainer.state.objective(feed[micro], trainer.chance(micro))
         output.loss.backward()
         parts.append(
             {name: p.grad.clone() for name, p in trainer.state.objective.named_parameters() if p.grad is not None}
@@ -246,6 +248,12 @@ def test_devices_that_are_not_there_are_refused():
 
 
 def test_batches_move_and_keep_what_was_refused():
-    batch = ClipBatch(torch.zeros(2, 8), torch.zeros(2).long(), torch.ones(2).long(), (Refusal("a", 0.0, "x"),))
+    batch = ClipBatch(
+        torch.zeros(2, 8),
+        torch.zeros(2).long(),
+        torch.zeros(2, 0).bool(),
+        torch.ones(2).long(),
+        (Refusal("a", 0.0, "x"),),
+    )
     moved = batch.move(torch.device("cpu"))
     assert (moved.clips.device.type, moved.refused) == ("cpu", batch.refused)

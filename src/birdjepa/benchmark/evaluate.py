@@ -1,7 +1,8 @@
 """Scores a frozen embedding: folds in, out-of-fold predictions and metrics with intervals over recordings out.
 
 The encoder and the floors it is compared with go through the same function with the same folds and seed, so a floor is
-tuned as well as our own.
+tuned as well as our own. Predictions made elsewhere, by a fine-tuned classifier say, get the same score from
+`score_predictions`.
 
 Axes: n examples | d width of the embedding | m tested examples
 """
@@ -9,7 +10,7 @@ Axes: n examples | d width of the embedding | m tested examples
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -134,56 +135,95 @@ def evaluate(
     the order of the examples is irrelevant. The device is "cpu" or "cuda", for the solver works in float64.
 
     Raises:
-      UsageError: embeddings that are not finite, blank labels or groups, fewer than two classes, an empty fold, groups
-        shared by folds that the
-        user did not choose.
+      UsageError: embeddings that are not finite, and as `score_predictions`.
     """
-    used = _check(embeddings, labels, groups, folds)
-    names: list[str] = np.unique(np.asarray(labels, dtype=str)[used]).tolist()
-    index = {name: position for position, name in enumerate(names)}
-    classes = np.array([index.get(label, 0) for label in labels], dtype=np.int64)
+    if len(embeddings) != len(labels):
+        raise ValueError(f"need as many embeddings as labels, got {len(embeddings)} and {len(labels)}")
+    checked = _check(labels, groups, folds)  # before a fit that may take minutes
+    broken = checked.used[~np.isfinite(embeddings[checked.used]).all(axis=1)]
+    if broken.size:
+        raise UsageError(f"{broken.size} embedding(s) are not finite, in rows {_rows(broken)}; embed or drop these")
     _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     parts = list(folds)
-    predicted = np.full(len(labels), -1, dtype=np.int64)
-    notes = list(folding.check(folds, labels, groups))
+    predicted = np.zeros(len(labels), dtype=np.int64)
+    strengths, notes = None, []
     if isinstance(classifier, KnnProbe):
-        strengths = [math.nan] * len(parts)
         for _, train, test in parts:
-            predicted[test] = knn.predict(embeddings, classes, group, train, test, classifier, device=device)
+            predicted[test] = knn.predict(embeddings, checked.classes, group, train, test, classifier, device=device)
     else:
         splits = [(train, test) for _, train, test in parts]
-        fits = logistic.predict_folds(embeddings, classes, group, splits, classifier, seed=seed, device=device)
+        fits = logistic.predict_folds(embeddings, checked.classes, group, splits, classifier, seed=seed, device=device)
         strengths = [fit.strength for fit in fits]
         for fit, (name, _, test) in zip(fits, parts, strict=True):
             predicted[test] = fit.predicted
             if not fit.converged:
                 notes.append(f"fold {name}: the solver stopped before its tolerance at C = {fit.strength:g}")
-    rows = np.flatnonzero(predicted >= 0)
+    return score_predictions(
+        [checked.names[index] for index in predicted.tolist()],
+        labels,
+        groups,
+        folds,
+        strengths=strengths,
+        notes=notes,
+        seed=seed,
+        n_resamples=n_resamples,
+        confidence=confidence,
+    )
+
+
+def score_predictions(
+    predicted: Sequence[str],
+    labels: Sequence[str],
+    groups: Sequence[str],
+    folds: Folds,
+    *,
+    strengths: Sequence[float] | None = None,
+    notes: Sequence[str] = (),
+    seed: int,
+    n_resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Score:
+    """Scores labels that any classifier predicted, such as a fine-tuned one, as `evaluate` scores a probe's.
+
+    Each tested example must have been predicted blind to its fold; what stands for the others is not read. strengths
+    are the C of each tested fold, None for classifiers without one. notes are put behind those on the folds.
+
+    Raises:
+      UsageError: blank labels or groups, fewer than two classes, an empty fold, groups shared by folds that the user
+        did not choose, a predicted label that no example has.
+    """
+    if len(predicted) != len(labels):
+        raise ValueError(f"need as many predictions as labels, got {len(predicted)} and {len(labels)}")
+    checked, parts = _check(labels, groups, folds), list(folds)
+    rows = np.flatnonzero(np.isin(folds.fold, folds.tested))
+    index = {name: position for position, name in enumerate(checked.names)}
+    if unknown := sorted({predicted[row] for row in rows.tolist()} - index.keys()):
+        raise UsageError(f"{len(unknown)} predicted label(s) are no example's, such as {unknown[0]!r}")
+    truth = checked.classes[rows]
+    guess = np.array([index[predicted[row]] for row in rows.tolist()], dtype=np.int64)
     tested_groups = [groups[row] for row in rows.tolist()]
-    if len(set(tested_groups)) == 1:
-        notes.append("all tested examples are of one group: there is no interval")
+    lone = ["all tested examples are of one group: there is no interval"] if len(set(tested_groups)) == 1 else []
+    chosen = [math.nan] * len(parts) if strengths is None else strengths
     estimates = {
         name: interval(
-            _statistic(name, classes[rows], predicted[rows]),
-            tested_groups,
-            n_resamples=n_resamples,
-            confidence=confidence,
-            seed=seed,
+            _statistic(name, truth, guess), tested_groups, n_resamples=n_resamples, confidence=confidence, seed=seed
         )
         for name in METRICS
     }
+    right = np.zeros(len(labels), dtype=bool)
+    right[rows] = truth == guess
     return Score(
         **estimates,
         folds=tuple(
-            FoldScore(name, float((predicted[test] == classes[test]).mean()), len(train), len(test), strength)
-            for (name, train, test), strength in zip(parts, strengths, strict=True)
+            FoldScore(name, float(right[test].mean()), len(train), len(test), strength)
+            for (name, train, test), strength in zip(parts, chosen, strict=True)
         ),
-        classes=tuple(names),
+        classes=checked.names,
         rows=rows,
         groups=tuple(tested_groups),
-        truth=classes[rows],
-        predicted=predicted[rows],
-        notes=tuple(notes),
+        truth=truth,
+        predicted=guess,
+        notes=(*checked.notes, *notes, *lone),
         seed=seed,
         n_resamples=n_resamples,
         confidence=confidence,
@@ -217,28 +257,36 @@ def _statistic(metric: str, truth: Int[np.ndarray, " m"], predicted: Int[np.ndar
     return lambda weights: METRICS[metric](truth, predicted, weights)
 
 
-def _check(
-    embeddings: Float[np.ndarray, "n d"], labels: Sequence[str], groups: Sequence[str], folds: Folds
-) -> Int[np.ndarray, " used"]:
-    """The rows that are trained on or tested, once they are fit for use."""
-    n = len(embeddings)
-    if not n == len(labels) == len(groups) == len(folds.fold):
-        found = f"{n}, {len(labels)}, {len(groups)} and {len(folds.fold)}"
-        raise ValueError(f"need as many embeddings as labels, groups and folds, got {found}")
+class _Checked(NamedTuple):
+    """What labels, groups and folds hold, once they are fit for use."""
+
+    used: Int[np.ndarray, " used"]
+    """The rows that are trained on or tested."""
+    names: tuple[str, ...]
+    """The classes of these rows, sorted."""
+    classes: Int[np.ndarray, " n"]
+    """Index of each example's label in names; 0 where the row is not used."""
+    notes: tuple[str, ...]
+
+
+def _check(labels: Sequence[str], groups: Sequence[str], folds: Folds) -> _Checked:
+    if not len(labels) == len(groups) == len(folds.fold):
+        found = f"{len(labels)}, {len(groups)} and {len(folds.fold)}"
+        raise ValueError(f"need as many labels as groups and folds, got {found}")
     used = np.flatnonzero(folds.fold >= 0)
-    broken = used[~np.isfinite(embeddings[used]).all(axis=1)]
-    if broken.size:
-        raise UsageError(f"{broken.size} embedding(s) are not finite, in rows {_rows(broken)}; embed or drop these")
     for what, values in (("label", labels), ("group", groups)):
         blank = np.array([row for row in used.tolist() if not values[row]], dtype=np.int64)
         if blank.size:
             raise UsageError(f"{blank.size} example(s) have no {what}, in rows {_rows(blank)}; fill it in or drop them")
-    if len(names := {labels[row] for row in used.tolist()}) < 2:
-        raise UsageError(f"a probe needs at least 2 classes, found {sorted(names)}")
+    names = sorted({labels[row] for row in used.tolist()})
+    if len(names) < 2:
+        raise UsageError(f"a probe needs at least 2 classes, found {names}")
     for name, train, test in folds:
         if not train.size or not test.size:
             raise UsageError(f"fold {name} has {train.size} training and {test.size} test examples; both are needed")
-    return used
+    index = {name: position for position, name in enumerate(names)}
+    classes = np.array([index.get(label, 0) for label in labels], dtype=np.int64)
+    return _Checked(used, tuple(names), classes, folding.check(folds, labels, groups))
 
 
 def _rows(rows: Int[np.ndarray, " k"]) -> str:

@@ -17,6 +17,7 @@ def parse(kind: type[T], argv: Sequence[str], *, prog: str, description: str, de
     """An instance of a configuration class from the command line, over a default where there is one.
 
     A verb's own arguments have flags that take no value (--json); a configuration's booleans take one (True, False).
+    Where a configuration may be of several kinds, the default's kind stays; a file (--config) chooses another.
 
     Raises:
       UsageError: in one line, if an option is unknown or a value is of the wrong type or outside its limits.
@@ -27,7 +28,7 @@ def parse(kind: type[T], argv: Sequence[str], *, prog: str, description: str, de
             if default is None:
                 config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
                 return tyro.cli(kind, args=list(argv), prog=prog, description=description, config=config)
-            config = (tyro.conf.FlagConversionOff,)
+            config = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
             return tyro.cli(kind, args=list(argv), prog=prog, description=description, default=default, config=config)
     except SystemExit as end:
         if not end.code:

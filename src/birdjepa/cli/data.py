@@ -1,4 +1,4 @@
-"""`birdjepa data synth FOLDER` and `birdjepa data scan DATA`."""
+"""`birdjepa data synth FOLDER`, `birdjepa data images FOLDER` and `birdjepa data scan DATA`."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from birdjepa.audio.images import ImagesConfig, write_images
 from birdjepa.audio.synth import SynthConfig, write_dataset
 from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
@@ -23,6 +24,13 @@ class SynthArguments:
     folder: tyro.conf.Positional[Path]
     """Where the data set is written; must not exist yet, or be empty."""
     synth: SynthConfig = SynthConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImagesArguments:
+    folder: tyro.conf.Positional[Path]
+    """Where the data set is written; must not exist yet, or be empty."""
+    images: ImagesConfig = ImagesConfig()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,9 +50,9 @@ class ScanArguments:
 
 
 def run(argv: Sequence[str]) -> int:
-    jobs = {"synth": run_synth, "scan": run_scan}
+    jobs = {"synth": run_synth, "images": run_images, "scan": run_scan}
     if not argv or argv[0] not in jobs:
-        raise UsageError("birdjepa data synth FOLDER, or birdjepa data scan DATA")
+        raise UsageError("birdjepa data synth FOLDER, birdjepa data images FOLDER, or birdjepa data scan DATA")
     return jobs[argv[0]](argv[1:])
 
 
@@ -52,6 +60,13 @@ def run_synth(argv: Sequence[str]) -> int:
     told = "Writes labelled synthetic bird songs and soundscapes."
     arguments = parse(SynthArguments, argv, prog="birdjepa data synth", description=told)
     print(write_dataset(arguments.folder, arguments.synth, progress=tenths(tell, "recordings")))
+    return EXIT_DONE
+
+
+def run_images(argv: Sequence[str]) -> int:
+    told = "Plays small labelled images as sound: their log-mel shows them, so what can be learnt is known."
+    arguments = parse(ImagesArguments, argv, prog="birdjepa data images", description=told)
+    print(write_images(arguments.folder, arguments.images, progress=tenths(tell, "images")))
     return EXIT_DONE
 
 

@@ -9,7 +9,7 @@ from birdjepa.core import config as configs
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.recipes import pretrain
 from birdjepa.recipes.config import PretrainConfig
-from birdjepa.recipes.lejepa import RECIPES
+from birdjepa.recipes.named import RECIPES
 from birdjepa.recipes.report import report
 from birdjepa.report.contents import ReportConfig
 

@@ -1,13 +1,13 @@
 """What a training loop is handed: a batch of clips, wherever it came from.
 
-Axes: b clips | s audio samples
+Axes: b clips | s audio samples | c classes
 """
 
 import dataclasses
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -26,6 +26,8 @@ class ClipBatch:
     clips: Float[Tensor, "b s"]
     label: Int[Tensor, " b"]
     """Class number of the recording; -1 where it has none."""
+    labels: Bool[Tensor, "b c"]
+    """Every class of the recording; none set where it has no label."""
     recording: Int[Tensor, " b"]
     """Number of the recording over all sources: stable for one list of sources."""
     refused: tuple[Refusal, ...]
@@ -36,6 +38,7 @@ class ClipBatch:
             self,
             clips=self.clips.to(device, non_blocking=True),
             label=self.label.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
             recording=self.recording.to(device, non_blocking=True),
         )
 
@@ -45,5 +48,6 @@ class ClipBatch:
             self,
             clips=self.clips.pin_memory(),
             label=self.label.pin_memory(),
+            labels=self.labels.pin_memory(),
             recording=self.recording.pin_memory(),
         )

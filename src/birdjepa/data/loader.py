@@ -6,6 +6,7 @@ nothing to save: a resumed run asks for the next number.
 Axes: b clips | s audio samples
 """
 
+import collections
 import contextlib
 import dataclasses
 import multiprocessing
@@ -41,8 +42,11 @@ class LoaderConfig:
 
     clip_s: float = 6.0
     """Length of the stretch that is decoded and from which all views are taken, in seconds."""
-    draw: Literal["duration", "recording"] = "duration"
-    """How often a recording is visited per epoch: once for each clip_s of its length, or once."""
+    draw: Literal["duration", "recording", "class"] = "duration"
+    """How often a recording is visited per epoch: once for each clip_s of its length, once, or so often that all
+    classes come equally often (a row with several by its rarest one; rows without a label never)."""
+    examples: Literal["recordings", "segments"] = "recordings"
+    """recordings: rows of one file are one example; segments: each row is one, heard between its onset and offset."""
     short: Literal["repeat", "silence"] = "repeat"
     """Recordings shorter than clip_s are repeated, or followed by digital silence."""
     channel: Literal["mean", "0", "1", "2", "3"] = "mean"
@@ -85,8 +89,9 @@ class Clips(Dataset[ClipBatch | UserError]):
         self.sampling_rate = sampling_rate
         self.batch_size = batch_size
         self.seed = seed
-        self.sources = [source.recordings() for source in sources]
-        self.classes = sorted({label for source in self.sources for label in source.columns["label"] if label})
+        whole = config.examples == "recordings"
+        self.sources = [source.recordings() if whole else source for source in sources]
+        self.classes = sorted({label for source in self.sources for row in labels_of(source) for label in row})
         self.order = ExampleOrder(seed, [self._slots(source) for source in self.sources], weights)
         self._first = np.cumsum([0, *(len(source) for source in self.sources)])
         self._class_number = {label: number for number, label in enumerate(self.classes)}
@@ -112,9 +117,13 @@ class Clips(Dataset[ClipBatch | UserError]):
         positions = range(number * self.batch_size, (number + 1) * self.batch_size)
         read = [self._read(position, refused) for position in positions]
         visits = [visit for visit, _ in read]
+        labels = torch.zeros(len(visits), len(self.classes), dtype=torch.bool)
+        for row, visit in enumerate(visits):
+            labels[row, [self._class_number[name] for name in row_labels(self.sources[visit.source], visit.row)]] = True
         return ClipBatch(
             clips=torch.from_numpy(np.stack([clip for _, clip in read])),
             label=torch.tensor([self._label(visit) for visit in visits]),
+            labels=labels,
             recording=torch.tensor([int(self._first[visit.source]) + visit.row for visit in visits]),
             refused=tuple(refused),
         )
@@ -139,12 +148,17 @@ class Clips(Dataset[ClipBatch | UserError]):
         )
 
     def _clip(self, visit: Visit) -> Float[np.ndarray, " s"]:
-        """A random stretch of the visited recording at the sampling rate, exactly clip_s long."""
-        config = self.config
-        path = self.sources[visit.source].path(visit.row)
+        """A random stretch of the visited example at the sampling rate, exactly clip_s long."""
+        config, source = self.config, self.sources[visit.source]
+        path = source.path(visit.row)
         chance = random.generator(self.seed, "stretch", visit.source, visit.row, visit.epoch, visit.draw)
-        room = max(0.0, decode.probe(path).duration_s - config.clip_s)
-        offset_s = chance.uniform(0, room)
+        first, last = room(
+            decode.probe(path).duration_s,
+            float(source.onset_s[visit.row]),
+            float(source.offset_s[visit.row]),
+            config.clip_s,
+        )
+        offset_s = chance.uniform(first, last)
         clip = decode.read_clip(
             path, self.sampling_rate, offset_s=offset_s, duration_s=config.clip_s, channel=config.channel_index
         )
@@ -156,7 +170,39 @@ class Clips(Dataset[ClipBatch | UserError]):
     def _slots(self, source: Manifest) -> list[int]:
         if self.config.draw == "recording":
             return [1] * len(source)
+        if self.config.draw == "class":
+            return balanced_visits(labels_of(source))
         return [max(1, round(min(seconds, LONGEST_S) / self.config.clip_s)) for seconds in durations(source)]
+
+
+def room(length_s: float, onset_s: float, offset_s: float, clip_s: float) -> tuple[float, float]:
+    """First and last start of a clip in seconds: inside [onset, offset), or around it where that is shorter than the
+    clip, as far as the recording goes. offset_s is NaN for "up to the end".
+    """
+    end_s = length_s if np.isnan(offset_s) else min(offset_s, length_s)
+    inside = (onset_s, end_s - clip_s) if end_s - onset_s >= clip_s else (end_s - clip_s, onset_s)
+    latest = max(0.0, length_s - clip_s)
+    return min(max(0.0, inside[0]), latest), min(max(0.0, inside[1]), latest)
+
+
+def labels_of(source: Manifest) -> list[list[str]]:
+    """Classes of each row, from its `label` and its `labels` separated by ';'."""
+    return [row_labels(source, row) for row in range(len(source))]
+
+
+def row_labels(source: Manifest, row: int) -> list[str]:
+    """Classes of one row, each once, in the manifest's order."""
+    text = f"{source.columns['label'][row]};{source.columns['labels'][row]}"
+    return list(dict.fromkeys(label for part in text.split(";") if (label := part.strip())))
+
+
+def balanced_visits(labels: Sequence[Sequence[str]]) -> list[int]:
+    """Visits per epoch so that classes come about equally often: the commonest class's rows once, rarer ones more."""
+    counts = collections.Counter(label for row in labels for label in row)
+    if not counts:
+        raise UsageError('loader.draw="class" needs labels, and the data has none')
+    commonest = max(counts.values())
+    return [round(commonest / min(counts[label] for label in row)) if row else 0 for row in labels]
 
 
 def fill(clip: Float[np.ndarray, " _"], n_samples: int, short: Literal["repeat", "silence"]) -> Float[np.ndarray, " s"]:

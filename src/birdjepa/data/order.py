@@ -27,8 +27,8 @@ class Visit(NamedTuple):
 class ExampleOrder:
     """Order of examples for a seed.
 
-    slots holds, for each source, how many visits each of its rows gets per pass (long recordings get more); weights
-    says how often a slot of each source is drawn relative to the others.
+    slots holds, for each source, how many visits each of its rows gets per pass (long recordings get more; 0
+    is none); weights says how often a slot of each source is drawn relative to the others.
 
     What is kept (permutations of two epochs) only saves time: every answer is a pure function of seed and position.
     """

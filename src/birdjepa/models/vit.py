@@ -1,4 +1,4 @@
-"""The vision transformer on log-mel patches: one class for encoders and, later, predictors and decoders.
+"""The vision transformer on log-mel patches: one class for encoders, and the trunk of predictors and decoders.
 
 Contract: `vit(tokens, grid)` takes ANY subset of a clip's patches with the rows of the grid that say where they lie.
 All of them at inference, the visible ones in a masked autoencoder, the context in a JEPA, a short view in LeJEPA. The
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from birdjepa.nn.block import NORM_EPS, Block, Mlp, SwiGlu
 from birdjepa.nn.position import rotary, sincos
+from birdjepa.nn.regularised import RegularisedMaskingConfig, draw_barred
 
 SIZES = {
     "nano": (64, 2, 2),
@@ -124,47 +125,72 @@ class Vit(nn.Module):
         tokens: Float[Tensor, "b n p"],
         grid: Float[Tensor, "g n 2"],
         generator: torch.Generator | None = None,
+        masking: RegularisedMaskingConfig | None = None,
     ) -> EncoderOutput:
         """Embeddings of the given patches. grid has one entry per clip, or one for all (g = 1).
 
-        Stochastic depth draws from the generator, and is off without one.
+        Stochastic depth and regularised masking draw from the generator, and are off without one.
         """
-        x, turn = self._enter(tokens, grid)
-        keep = self._draw_keep(tokens.shape[0], generator, tokens.device)
-        for block, kept in zip(self.blocks, keep, strict=True):
-            x = checkpoint(block, x, turn, kept, use_reentrant=False) if self._recompute(x) else block(x, turn, kept)
-        return self._split(self.norm(x))
+        return self._split(self.run(*self._enter(tokens, grid), self._n_special, generator, masking))
 
     def layers(self, tokens: Float[Tensor, "b n p"], grid: Float[Tensor, "g n 2"]) -> list[EncoderOutput]:
         """Output after each block, each through the last norm; the final entry equals forward(tokens, grid)."""
-        x, turn = self._enter(tokens, grid)
+        x, grid = self._enter(tokens, grid)
+        turn = self._rotary(grid, self._n_special)
         outputs = []
         for block in self.blocks:
             x = block(x, turn, None)
             outputs.append(self._split(self.norm(x)))
         return outputs
 
-    def _enter(self, tokens: Tensor, grid: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Tokens in the model's width behind CLS and registers, and the rotary tables."""
-        config = self.config
-        rope = config.position == "rope"
-        place = torch.stack((torch.zeros_like(grid[..., 0]), grid[..., 1]), -1) if rope else grid
+    def run(
+        self,
+        x: Float[Tensor, "b n d"],
+        grid: Float[Tensor, "g k 2"],
+        n_still: int,
+        generator: torch.Generator | None = None,
+        masking: RegularisedMaskingConfig | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """All blocks and the last norm, over tokens of the model's width: n_still of no place, then the grid's."""
+        turn = self._rotary(grid, n_still)
+        depth, batch = len(self.blocks), x.shape[0]
+        keep = self._draw_keep(batch, generator, x.device)
+        barred = draw_barred(masking, depth, batch, n_still, grid.shape[1], generator, x.device)
+        for block, kept, hidden in zip(self.blocks, keep, barred, strict=True):
+            if self.config.activation_checkpointing and x.requires_grad:
+                x = checkpoint(block, x, turn, kept, hidden, use_reentrant=False)
+            else:
+                x = block(x, turn, kept, hidden)
+        return self.norm(x)
+
+    def place(self, grid: Float[Tensor, "g n 2"]) -> Float[Tensor, "g n d"]:
+        """The fixed code that is added to a token for where it lies."""
+        rope = self.config.position == "rope"
+        read = torch.stack((torch.zeros_like(grid[..., 0]), grid[..., 1]), -1) if rope else grid
+        return sincos(read, self.config.width)
+
+    @property
+    def _n_special(self) -> int:
+        return self.config.n_cls + self.config.n_registers
+
+    def _enter(
+        self, tokens: Float[Tensor, "b n p"], grid: Float[Tensor, "g n 2"]
+    ) -> tuple[Float[Tensor, "b _ d"], Float[Tensor, "g n 2"]]:
+        """Tokens in the model's width behind CLS and registers, and their grid."""
         x = self.embed(tokens)
-        x = x + sincos(place, config.width).to(x.dtype)
-        batch = tokens.shape[0]
+        x = x + self.place(grid).to(x.dtype)
         special = torch.cat((self.cls, self.registers)).to(x.dtype)
-        x = torch.cat((special.expand(batch, -1, -1), x), 1)
-        turn = rotary(grid, config.width // config.dimensions[2], special.shape[0]) if rope else None
-        return x, turn
+        return torch.cat((special.expand(tokens.shape[0], -1, -1), x), 1), grid
+
+    def _rotary(self, grid: Float[Tensor, "g n 2"], n_still: int) -> tuple[Tensor, Tensor] | None:
+        width, _, heads = self.config.dimensions
+        return rotary(grid, width // heads, n_still) if self.config.position == "rope" else None
 
     def _split(self, x: Tensor) -> EncoderOutput:
         n_cls, n_registers = self.config.n_cls, self.config.n_registers
         return EncoderOutput(
             cls=x[:, :n_cls], patches=x[:, n_cls + n_registers :], registers=x[:, n_cls : n_cls + n_registers]
         )
-
-    def _recompute(self, x: Tensor) -> bool:
-        return self.config.activation_checkpointing and x.requires_grad
 
     def _draw_keep(
         self, batch: int, generator: torch.Generator | None, device: torch.device

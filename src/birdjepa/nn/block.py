@@ -7,7 +7,7 @@ Axes: b clips | n tokens | d width | h heads | k head width
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,8 +28,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "b n d"], turn: tuple[Tensor, Tensor] | None) -> Float[Tensor, "b n d"]:
-        """turn holds the tables of position.rotary, or None for no rotation."""
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        turn: tuple[Tensor, Tensor] | None,
+        barred: Bool[Tensor, "b q n"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """turn holds the tables of position.rotary, or None for no rotation; barred as for `attend`."""
         qkv = rearrange(self.qkv(x), "b n (three h k) -> b n three h k", three=3, h=self.n_heads)
         # The gradient of a split is one copy; that of a slice is a zeroed array and a sum.
         queries_keys, values = qkv.split((2, 1), 2)
@@ -40,22 +45,30 @@ class Attention(nn.Module):
             queries_keys = rotate(rearrange(queries_keys, "b n two h k -> b n (two h) k"), *turn)
             queries_keys = rearrange(queries_keys, "b n (two h) k -> b n two h k", two=2)
         queries, keys = rearrange(queries_keys, "b n two h k -> two b h n k").unbind()
-        attended = attend(queries, keys, rearrange(values, "b n 1 h k -> b h n k"))
+        attended = attend(queries, keys, rearrange(values, "b n 1 h k -> b h n k"), barred)
         return self.proj(rearrange(attended, "b h n k -> b n (h k)"))
 
 
 def attend(
-    queries: Float[Tensor, "b h n k"], keys: Float[Tensor, "b h n k"], values: Float[Tensor, "b h n k"]
+    queries: Float[Tensor, "b h n k"],
+    keys: Float[Tensor, "b h n k"],
+    values: Float[Tensor, "b h n k"],
+    barred: Bool[Tensor, "b q n"] | None = None,
 ) -> Float[Tensor, "b h n k"]:
     """Softmax attention of all tokens to all tokens, scaled by 1 / sqrt(k).
+
+    barred marks what may not be attended to, by each query (q = n) or by all of them (q = 1); no row may be all True.
 
     PyTorch's fused kernel, but for bfloat16 on a CPU: there three plain operations are much faster
     (benchmarks/train_step.py), and their n x n scores are no burden while clips are short.
     """
     if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[2] <= LONGEST_PLAIN:
         scores = queries * queries.shape[-1] ** -0.5 @ keys.mT
+        if barred is not None:
+            scores = scores.masked_fill(barred.unsqueeze(1), -torch.inf)
         return scores.softmax(-1) @ values
-    return F.scaled_dot_product_attention(queries, keys, values)
+    allowed = None if barred is None else ~barred.unsqueeze(1)
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed)
 
 
 class Mlp(nn.Module):
@@ -111,10 +124,17 @@ class Block(nn.Module):
         self.scale2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "b n d"], turn: tuple[Tensor, Tensor] | None, keep: Float[Tensor, "2 b"] | None
+        self,
+        x: Float[Tensor, "b n d"],
+        turn: tuple[Tensor, Tensor] | None,
+        keep: Float[Tensor, "2 b"] | None,
+        barred: Bool[Tensor, "b q n"] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """keep holds, for each branch and clip, 0 (dropped) or 1 / keep rate: stochastic depth drawn by the caller."""
-        attended = self.scale1(self.attention(self.norm1(x), turn))
+        """keep holds, for each branch and clip, 0 (dropped) or 1 / keep rate: stochastic depth drawn by the caller.
+
+        barred as for `attend`.
+        """
+        attended = self.scale1(self.attention(self.norm1(x), turn, barred))
         x = x + (attended if keep is None else attended * keep[0, :, None, None].to(attended.dtype))
         mixed = self.scale2(self.mlp(self.norm2(x)))
         return x + (mixed if keep is None else mixed * keep[1, :, None, None].to(mixed.dtype))

@@ -1,6 +1,6 @@
 """What every objective is: a module that owns the encoder in training and turns a batch into a loss.
 
-Axes: b clips | e embedding
+Axes: b clips | w frames | m mels | e embedding
 """
 
 import abc
@@ -8,7 +8,7 @@ import dataclasses
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from birdjepa.core import random
@@ -18,30 +18,94 @@ from birdjepa.models.encoder import Encoder
 
 @dataclasses.dataclass(frozen=True)
 class Chance:
-    """The named random streams of one micro-batch: everything that an objective draws comes from here."""
+    """Where in a run a micro-batch stands, and its named random streams: all that an objective draws comes from here,
+    so that its curriculum and its masks are pure functions of the step.
+    """
 
     seed: int
     step: int
+    n_steps: int
+    """Updates of the whole run."""
     micro: int = 0
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1]."""
+        return self.step / self.n_steps
 
     def generator(self, purpose: str, device: torch.device) -> torch.Generator:
         return random.torch_generator(self.seed, purpose, self.step, self.micro, device=device)
 
 
+class DataSize(NamedTuple):
+    """What an objective must know of the data before it sees any."""
+
+    n_recordings: int
+    n_classes: int
+
+
 class ObjectiveOutput(NamedTuple):
-    """Loss of a micro-batch (a mean over its clips), the terms to log, and the embeddings to watch."""
+    """Loss of a micro-batch (a mean over its clips), the terms to log, and the embeddings of its clips."""
 
     loss: Float[Tensor, ""]
     terms: dict[str, Float[Tensor, ""]]
+    """Detached."""
     embedding: Float[Tensor, "b e"]
-    """One detached embedding per clip, pooled as the encoder's configuration says."""
+    """One embedding per clip by the encoder in training, pooled as its configuration says, with its gradient: what can
+    be added to the loss reads it. Objectives that hide patches pool over those that the encoder saw."""
+    watched: Float[Tensor, "b e"]
+    """Detached embeddings of what will be exported: for monitors and the online probe."""
+
+
+class Panel(NamedTuple):
+    """One picture of what became of each clip of a batch: a view, what was hidden, what was predicted."""
+
+    name: str
+    """Short, such as G1 or context."""
+    caption: str
+    """Few words on what is to be seen; empty where the name says it."""
+    start: Int[Tensor, " b"]
+    """First frame of the clip that the panel shows."""
+    span: Int[Tensor, " b"]
+    """Frames of the clip that it shows."""
+    frames: Float[Tensor, "b w m"]
+    """Log power in the front end's unit, before normalisation; NaN where something is hidden."""
 
 
 class Objective(nn.Module, abc.ABC):
-    """Subclasses are final. `encoder` is what gets exported; every other submodule is thrown away after training."""
+    """Subclasses are final. `exported` leaves the run; every other submodule is thrown away after training."""
 
     encoder: Encoder
+
+    @property
+    def exported(self) -> Encoder:
+        """The encoder that users get."""
+        return self.encoder
 
     @abc.abstractmethod
     def forward(self, batch: ClipBatch, chance: Chance) -> ObjectiveOutput:
         """Loss of one micro-batch."""
+
+    def after_update(self, chance: Chance) -> None:
+        """Called once after each optimiser update, with the chance of that step."""
+
+    @abc.abstractmethod
+    def panels(self, batch: ClipBatch, chance: Chance) -> list[Panel]:
+        """What this objective shows the encoder of a batch, and what it asks, for the report; without gradients."""
+
+
+class ObjectiveConfig(abc.ABC):
+    """Settings of an objective: a frozen dataclass that builds it. Subclasses are final."""
+
+    name = ""
+    """What `birdjepa pretrain` calls it."""
+    needs_labels = False
+    """Whether it can only learn from labelled rows."""
+
+    @abc.abstractmethod
+    def build(self, encoder: Encoder, seed: int, data: DataSize) -> Objective:
+        """The objective around an encoder, everything else at its initial values from the seed."""
+
+    def least_clip_s(self, patch_s: float) -> float:
+        """Shortest clip that the objective can work on, in seconds."""
+        return 4 * patch_s

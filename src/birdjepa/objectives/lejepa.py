@@ -4,13 +4,12 @@ loss = (1 - weight) * invariance + weight * SIGReg. Invariance is the mean squar
 to the mean projection of the clip's global views; SIGReg is judged on each view's batch by itself. With accumulation
 both see one micro-batch at a time. There is no teacher and no stop-gradient.
 
-Axes: v views | b clips | w frames | m mels | e embedding | k projection
+Axes: v views | b clips | e embedding | k projection
 Source: Balestriero & LeCun, "LeJEPA", arXiv 2511.08544.
 """
 
 import dataclasses
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
@@ -18,18 +17,17 @@ from torch import Tensor
 from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.models.encoder import Encoder
-from birdjepa.models.patch import patchify
-from birdjepa.models.pool import pool
 from birdjepa.models.projector import Projector, ProjectorConfig
 from birdjepa.nn.sigreg import SigregConfig, directions, null_floor, sigreg
-from birdjepa.objectives.base import Chance, Objective, ObjectiveOutput
-from birdjepa.objectives.views import DB, Views, ViewsConfig, make_views
+from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfig, ObjectiveOutput, Panel
+from birdjepa.objectives.views import ViewsConfig, draw_views, embed_views
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LejepaConfig:
+class LejepaConfig(ObjectiveConfig):
     """LeJEPA's parts and its one hyper-parameter."""
 
+    name = "lejepa"
     weight: float = 0.02
     """Share of SIGReg in the loss (lambda)."""
     views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
@@ -40,8 +38,11 @@ class LejepaConfig:
         if not 0 < self.weight < 1:
             raise ValueError(f"weight must be in (0, 1), got {self.weight}")
 
-    def build(self, encoder: Encoder, seed: int) -> "Lejepa":
+    def build(self, encoder: Encoder, seed: int, data: DataSize) -> "Lejepa":
         return Lejepa(self, encoder, seed)
+
+    def least_clip_s(self, patch_s: float) -> float:
+        return self.views.least_clip_s(patch_s)
 
 
 class Lejepa(Objective):
@@ -54,12 +55,8 @@ class Lejepa(Objective):
         self.floor = null_floor(config.sigreg)
 
     def forward(self, batch: ClipBatch, chance: Chance) -> ObjectiveOutput:
-        with torch.no_grad():
-            global_views, local_views = self.views(batch.clips, chance)
-        embeddings = [self._embed(global_views.frames, chance, "drop_global")]
-        if local_views.frames.shape[0]:
-            embeddings.append(self._embed(local_views.frames, chance, "drop_local"))
-        embedding = torch.cat(embeddings)
+        views = draw_views(self.encoder, batch.clips, self.config.views, chance)
+        embedding = embed_views(self.encoder, views, chance)
         projected = self.projector(rearrange(embedding, "v b e -> (v b) e")).float()
         z = rearrange(projected, "(v b) k -> v b k", v=len(embedding))
         n_global = self.config.views.n_global
@@ -67,38 +64,16 @@ class Lejepa(Objective):
         invariance = invariance_loss(z, n_global)
         normality = sigreg(z, slices, self.config.sigreg)
         weight = self.config.weight
+        pooled = embedding[:n_global].float().mean(0)
         return ObjectiveOutput(
             loss=(1 - weight) * invariance + weight * normality,
             terms={"invariance": invariance.detach(), "sigreg_excess": normality.detach() - self.floor},
-            embedding=embedding[:n_global].detach().float().mean(0),
+            embedding=pooled,
+            watched=pooled.detach(),
         )
 
-    def views(self, clips: Float[Tensor, "b s"], chance: Chance) -> tuple[Views, Views]:
-        """Global and local views of a batch, before normalisation; the same for the same chance."""
-        front_end, config = self.encoder.front_end, self.config.views
-        frames = front_end.log_mel(clips)
-        db_per_unit = 1.0 if front_end.config.unit == "db" else DB
-
-        def draw(purpose: str, n_views: int, seconds: float) -> Views:
-            generator, window = chance.generator(purpose, clips.device), self.window(seconds)
-            return make_views(frames, n_views, window, config, db_per_unit=db_per_unit, generator=generator)
-
-        global_views = draw("views_global", config.n_global, config.global_s)
-        return global_views, draw("views_local", config.n_local, config.local_s)
-
-    def window(self, seconds: float) -> int:
-        """Frames of a view: the nearest whole number of patches, at least one."""
-        patch = self.encoder.config.patch.frames
-        return patch * max(1, round(seconds * self.encoder.front_end.config.frame_rate / patch))
-
-    def _embed(self, views: Float[Tensor, "v b w m"], chance: Chance, purpose: str) -> Float[Tensor, "v b e"]:
-        """Pooled embeddings of views of one length, all in one forward pass."""
-        frames = self.encoder.front_end.normalise(rearrange(views, "v b w m -> (v b) w m"))
-        grid = self.encoder.grid(frames.shape[1])[None]
-        drawn = chance.generator(purpose, frames.device)
-        output = self.encoder.vit(patchify(frames, self.encoder.config.patch), grid, drawn)
-        pooled = pool(output, self.encoder.config.pooling, self.encoder.config.n_rows)
-        return rearrange(pooled, "(v b) e -> v b e", v=len(views))
+    def panels(self, batch: ClipBatch, chance: Chance) -> list[Panel]:
+        return draw_views(self.encoder, batch.clips, self.config.views, chance).panels()
 
 
 def invariance_loss(z: Float[Tensor, "v b k"], n_global: int) -> Float[Tensor, ""]:

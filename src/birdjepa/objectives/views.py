@@ -4,25 +4,27 @@ One decode feeds all views. Windows of one recording differ in time; level, back
 drawn anew for each view. No flips: which way a sweep goes says who sings. Everything is drawn from one generator, so a
 batch's views can be made again.
 
-Axes: v views | b clips | t frames of a clip | w frames of a window | m mels
+Axes: v views | b clips | s audio samples | t frames of a clip | w frames of a window | m mels | e embedding
 """
 
 import dataclasses
-import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
-DB = 10.0 / math.log(10.0)
-"""Decibels in a neper of power: 10 log10(x) = DB * ln(x)."""
+from birdjepa.models.encoder import Encoder
+from birdjepa.models.patch import patchify
+from birdjepa.models.pool import pool
+from birdjepa.objectives.augment import AugmentConfig, augment, db_per_unit, uniform
+from birdjepa.objectives.base import Chance, Panel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewsConfig:
-    """How many views of which length, and what is done to each. Levels in dB, whatever the front end's unit."""
+    """How many views of which length, and what is done to each."""
 
     n_global: int = 2
     global_s: float = 2.56
@@ -35,18 +37,7 @@ class ViewsConfig:
     zoom: tuple[float, float] = (1.0, 1.0)
     """Factor on the mel axis, uniform in this range: above 1 a part of the bands fills the view, below 1 all of them
     leave a margin."""
-    gain_db: float = 6.0
-    """Level of a view: uniform within plus or minus this."""
-    mix_probability: float = 0.5
-    """Share of views that get another clip of the batch as background."""
-    mix_snr_db: tuple[float, float] = (3.0, 25.0)
-    """Level of the view over its background, uniform in this range."""
-    tilt_db: float = 0.0
-    """Standard deviation of a smooth random equaliser with five control points over the mel axis."""
-    mask_mels: int = 24
-    """Widest masked stripe of mel bands; its width is uniform from 0."""
-    mask_share: float = 0.2
-    """Longest masked stretch of time as a share of the view."""
+    augment: AugmentConfig = AugmentConfig()
 
     def __post_init__(self) -> None:
         if self.n_global < 1 or self.n_local < 0 or self.global_s <= 0 or self.local_s <= 0:
@@ -57,16 +48,10 @@ class ViewsConfig:
         for name, (low, high) in (("stretch", self.stretch), ("zoom", self.zoom)):
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be an ascending range of positive factors, got {low}, {high}")
-        if not 0 <= self.mix_probability <= 1 or self.mix_snr_db[0] > self.mix_snr_db[1]:
-            raise ValueError(
-                "need 0 <= mix_probability <= 1 and an ascending mix_snr_db, got "
-                f"{self.mix_probability}, {self.mix_snr_db}"
-            )
-        if self.gain_db < 0 or self.tilt_db < 0 or self.mask_mels < 0 or not 0 <= self.mask_share < 1:
-            raise ValueError(
-                "need gain_db >= 0, tilt_db >= 0, mask_mels >= 0, 0 <= mask_share < 1; got "
-                f"{self.gain_db}, {self.tilt_db}, {self.mask_mels}, {self.mask_share}"
-            )
+
+    def least_clip_s(self, patch_s: float) -> float:
+        """Shortest clip that holds the longest view, in seconds."""
+        return max(self.global_s, self.local_s if self.n_local else 0.0) + patch_s / 2
 
 
 class Views(NamedTuple):
@@ -79,34 +64,69 @@ class Views(NamedTuple):
     """Frames of the clip that the window shows; w unless it is stretched."""
 
 
+class ClipViews(NamedTuple):
+    """All views of a batch of clips."""
+
+    global_: Views
+    local: Views
+
+    def panels(self) -> list[Panel]:
+        """Each view as a picture: G1, G2, ... and L1, L2, ..."""
+        named = [(f"{kind}{i + 1}", views, i) for kind, views in zip("GL", self, strict=True) for i in _count(views)]
+        return [Panel(name, "", views.start[i], views.span[i], views.frames[i]) for name, views, i in named]
+
+
+def draw_views(encoder: Encoder, clips: Float[Tensor, "b s"], config: ViewsConfig, chance: Chance) -> ClipViews:
+    """Global and local views of a batch, before normalisation; the same for the same chance."""
+    front_end = encoder.front_end
+    with torch.no_grad():
+        frames = front_end.log_mel(clips)
+
+        def draw(purpose: str, n_views: int, seconds: float) -> Views:
+            generator, window = chance.generator(purpose, clips.device), window_frames(encoder, seconds)
+            db = db_per_unit(front_end.config)
+            return make_views(frames, n_views, window, config, db=db, generator=generator)
+
+        global_views = draw("views_global", config.n_global, config.global_s)
+        return ClipViews(global_views, draw("views_local", config.n_local, config.local_s))
+
+
+def embed_views(encoder: Encoder, views: ClipViews, chance: Chance) -> Float[Tensor, "v b e"]:
+    """Pooled embeddings of all views, global ones first; one forward pass for each length."""
+    parts = [_embed(encoder, views.global_.frames, chance, "drop_global")]
+    if len(views.local.frames):
+        parts.append(_embed(encoder, views.local.frames, chance, "drop_local"))
+    return torch.cat(parts)
+
+
+def window_frames(encoder: Encoder, seconds: float) -> int:
+    """Frames of a view: the nearest whole number of patches, at least one."""
+    patch = encoder.config.patch.frames
+    return patch * max(1, round(seconds * encoder.front_end.config.frame_rate / patch))
+
+
 def make_views(
     frames: Float[Tensor, "b t m"],
     n_views: int,
     window: int,
     config: ViewsConfig,
     *,
-    db_per_unit: float,
+    db: float,
     generator: torch.Generator,
 ) -> Views:
     """n_views augmented windows of each clip.
 
-    frames are unnormalised log power; db_per_unit is 1 for dB and `DB` for nepers.
+    frames are unnormalised log power, db decibels in one of their units.
 
     Raises:
       ValueError: if the clips are shorter than the window.
     """
     start, span = _draw_windows(frames, n_views, window, config.stretch, generator)
-    views = _resample_time(frames * db_per_unit, start, span, window)
+    views = _resample_time(frames * db, start, span, window)
     if config.zoom != (1.0, 1.0):
         views = _zoom(views, config.zoom, generator)
-    views = views + _uniform((n_views, frames.shape[0], 1, 1), -config.gain_db, config.gain_db, views, generator)
-    if config.tilt_db:
-        views = views + _tilt(views, config.tilt_db, generator)
-    if config.mix_probability and frames.shape[0] > 1:
-        views = _mix(views, config, generator)
-    hidden = _stripes(views, config, generator)
-    views = torch.where(hidden, views.mean((2, 3), keepdim=True), views)
-    return Views(views / db_per_unit, start, span)
+    views = augment(views, config.augment, generator)
+    return Views(views / db, start, span)
 
 
 def _draw_windows(
@@ -123,7 +143,7 @@ def _draw_windows(
             f"a view of {window} frames does not fit into clips of {n_frames}: "
             "lengthen loader.clip_s or shorten the view"
         )
-    factor = _uniform((n_views, batch), *stretch, frames, generator)
+    factor = uniform((n_views, batch), *stretch, frames, generator)
     span = (window * factor).round().clamp(1, n_frames).long()
     place = torch.rand((n_views, batch), generator=generator, device=frames.device)
     return (place * (n_frames - span + 1)).long(), span
@@ -148,7 +168,7 @@ def _zoom(
 ) -> Float[Tensor, "v b w m"]:
     """Stretches or shrinks each view along the mel axis, at a random place; the outermost bands fill a margin."""
     n_views, batch, window, mels = views.shape
-    factor = _uniform((n_views, batch, 1, 1), *factors, views, generator)
+    factor = uniform((n_views, batch, 1, 1), *factors, views, generator)
     hidden = mels - mels / factor
     offset = hidden * torch.rand((n_views, batch, 1, 1), generator=generator, device=views.device)
     band = torch.arange(mels, device=views.device) + 0.5
@@ -159,51 +179,13 @@ def _zoom(
     return torch.lerp(views.gather(3, low.expand(size)), views.gather(3, high.expand(size)), position - low)
 
 
-def _mix(views: Float[Tensor, "v b w m"], config: ViewsConfig, generator: torch.Generator) -> Float[Tensor, "v b w m"]:
-    """Adds the power of another clip's view to a share of the views, at a drawn signal-to-noise ratio."""
-    n_views, batch = views.shape[:2]
-    device = views.device
-    other = torch.randint(1, batch, (n_views, batch), generator=generator, device=device)
-    other = (other + torch.arange(batch, device=device)) % batch
-    background = views[torch.arange(n_views, device=device)[:, None], other]
-    snr = _uniform((n_views, batch, 1, 1), *config.mix_snr_db, views, generator)
-    wanted = _mean_level(views) - _mean_level(background) - snr
-    mixed = DB * torch.logaddexp(views / DB, (background + wanted) / DB)
-    drawn = torch.rand((n_views, batch, 1, 1), generator=generator, device=device) < config.mix_probability
-    return torch.where(drawn, mixed, views)
+def _embed(encoder: Encoder, views: Float[Tensor, "v b w m"], chance: Chance, purpose: str) -> Float[Tensor, "v b e"]:
+    frames = encoder.front_end.normalise(rearrange(views, "v b w m -> (v b) w m"))
+    drawn = chance.generator(purpose, frames.device)
+    output = encoder.vit(patchify(frames, encoder.config.patch), encoder.grid(frames.shape[1])[None], drawn)
+    pooled = pool(output, encoder.config.pooling, encoder.config.n_rows)
+    return rearrange(pooled, "(v b) e -> v b e", v=len(views))
 
 
-def _mean_level(views: Float[Tensor, "v b w m"]) -> Float[Tensor, "v b 1 1"]:
-    """Level of the mean power in dB."""
-    n_values = views.shape[2] * views.shape[3]
-    return DB * (torch.logsumexp(views / DB, dim=(2, 3), keepdim=True) - math.log(n_values))
-
-
-def _tilt(views: Float[Tensor, "v b w m"], std_db: float, generator: torch.Generator) -> Float[Tensor, "v b 1 m"]:
-    """A smooth gain over the mel axis."""
-    n_views, batch, _, mels = views.shape
-    points = torch.randn((n_views * batch, 1, 5), generator=generator, device=views.device) * std_db
-    curve = F.interpolate(points, size=mels, mode="linear", align_corners=True)
-    return curve.view(n_views, batch, 1, mels)
-
-
-def _stripes(
-    views: Float[Tensor, "v b w m"], config: ViewsConfig, generator: torch.Generator
-) -> Bool[Tensor, "v b w m"]:
-    """One stripe of mel bands and one stretch of time per view, as SpecAugment masks them (Park et al. 2019).
-
-    A stripe may stick out at either end, so that the outermost bands and frames are hidden as often as the others.
-    """
-    n_views, batch, window, mels = views.shape
-    low, width, first, length = torch.rand((4, n_views, batch, 1, 1), generator=generator, device=views.device)
-    band = torch.arange(mels, device=views.device)
-    time = torch.arange(window, device=views.device)[:, None]
-    width, length = width * config.mask_mels, length * config.mask_share * window
-    low, first = low * (mels + width) - width, first * (window + length) - length
-    in_band = (band >= low) & (band < low + width)
-    in_time = (time >= first) & (time < first + length)
-    return in_band | in_time
-
-
-def _uniform(shape: tuple[int, ...], low: float, high: float, like: Tensor, generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator, device=like.device)
+def _count(views: Views) -> range:
+    return range(len(views.frames))

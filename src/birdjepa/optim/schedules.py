@@ -24,12 +24,16 @@ class ScheduleConfig:
     """Factor that the warm-up rises from."""
     final: float = 0.0
     """Factor that wsd and cosine fall to, reached just after the last step."""
+    final_weight_decay: float = 1.0
+    """Factor on the weight decay just after the last step, reached along half a cosine; 1 keeps it."""
 
     def __post_init__(self) -> None:
         if not (self.warmup >= 0 and self.decay >= 0 and self.warmup + self.decay <= 1):
             raise ValueError(f"need warmup + decay <= 1, both >= 0, got {self.warmup} + {self.decay}")
         if not (0 <= self.start <= 1 and 0 <= self.final <= 1):
             raise ValueError(f"start and final must be in [0, 1], got {self.start}, {self.final}")
+        if self.final_weight_decay < 0:
+            raise ValueError(f"final_weight_decay must be >= 0, got {self.final_weight_decay}")
 
 
 def factor(step: int, n_steps: int, config: ScheduleConfig) -> float:
@@ -48,3 +52,8 @@ def factor(step: int, n_steps: int, config: ScheduleConfig) -> float:
         return 1.0
     fallen = math.sqrt(progress) if config.decay_shape == "sqrt" else progress
     return config.final + (1 - config.final) * (1 - fallen)
+
+
+def weight_decay_factor(step: int, n_steps: int, config: ScheduleConfig) -> float:
+    """Factor on the weight decay for the update that is number `step` (0-based) of n_steps."""
+    return 1.0 + (config.final_weight_decay - 1.0) * (1 - math.cos(math.pi * step / n_steps)) / 2

@@ -12,18 +12,19 @@ def model_card(config: PretrainConfig, encoder: Encoder, n_recordings: int) -> s
     width, depth, heads = config.encoder.dimensions
     n_parameters = sum(parameter.numel() for parameter in encoder.parameters())
     data = "\n".join(f"- `{Path(name).name if Path(name).is_absolute() else name}`" for name in config.data)
+    how = f"the objective {config.objective.name}, {'with' if config.objective.needs_labels else 'without'} labels,"
     clip = f"{config.clips.clip_s:g} s"
     frames = f"{front_end.n_mels} {front_end.mel_scale} mel bands, {front_end.f_min:g} to {front_end.f_max:g} Hz"
     return f"""---
 library_name: birdjepa
 pipeline_tag: feature-extraction
-tags: [audio, bioacoustics, self-supervised, lejepa]
+tags: [audio, bioacoustics, {config.objective.name}]
 ---
 
 # A birdjepa encoder
 
 A vision transformer ({width} wide, {depth} blocks, {heads} heads, {n_parameters:,} parameters) on log-mel spectrograms,
-pretrained without labels by LeJEPA for {config.train.steps} steps of {config.train.batch_size} clips.
+trained by {how} for {config.train.steps} steps of {config.train.batch_size} clips.
 
 ```python
 import birdjepa

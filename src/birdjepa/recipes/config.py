@@ -12,6 +12,8 @@ from birdjepa.models.encoder import EncoderConfig
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.pool import Pooling
 from birdjepa.models.vit import VitConfig
+from birdjepa.objectives import AnyObjective
+from birdjepa.objectives.added import AddedConfig
 from birdjepa.objectives.lejepa import LejepaConfig
 from birdjepa.optim.groups import AdamWConfig
 from birdjepa.optim.schedules import ScheduleConfig
@@ -39,7 +41,10 @@ class PretrainConfig:
     pooling: Pooling = "mean+std"
     """How tokens become the embedding that the objective compares and that users get."""
     clips: ClipConfig = ClipConfig()
-    objective: LejepaConfig = LejepaConfig()
+    objective: AnyObjective = LejepaConfig()
+    """What the encoder learns by; which one is chosen by the recipe, or by `kind` in a file."""
+    added: AddedConfig = AddedConfig()
+    """Terms added to the objective's loss."""
     optim: AdamWConfig = AdamWConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
@@ -54,16 +59,19 @@ class PretrainConfig:
         """
         if not self.data:
             raise UsageError("--data is missing: give a folder, a manifest, or synth")
-        views = self.objective.views
-        longest = max(views.global_s, views.local_s if views.n_local else 0.0)
-        patch_s = self.patch.frames / self.front_end.frame_rate
-        if self.loader.clip_s < longest + patch_s / 2 + self.front_end.window / self.front_end.sampling_rate:
+        least = self.objective.least_clip_s(self.patch.frames / self.front_end.frame_rate)
+        window_s = self.front_end.window / self.front_end.sampling_rate
+        if self.loader.clip_s < least + window_s:
             raise UsageError(
-                f"loader.clip_s={self.loader.clip_s:g} s is too short for views of {longest:g} s; "
-                f"set --loader.clip-s {longest + 1:g}"
+                f"loader.clip_s={self.loader.clip_s:g} s is too short: {self.objective.name} needs {least:g} s and a "
+                f"window; set --loader.clip-s {least + 1:g}"
             )
         if self.train.micro_batch < 2:
             raise UsageError("train.batch-size / train.accumulate must be at least 2: the objective compares clips")
+        try:
+            self.added.check()
+        except ValueError as error:
+            raise UsageError(f"added: {error}") from None
         self.encoder_config()
 
     def encoder_config(self) -> EncoderConfig:

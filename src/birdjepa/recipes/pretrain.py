@@ -1,36 +1,30 @@
 """The main job: recordings in, a pretrained encoder out, in a run folder that can be stopped and resumed any time."""
 
 import dataclasses
-import datetime
-import fcntl
 import functools
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import nn
 
 from birdjepa.checkpoint import store
 from birdjepa.core import config as configs
-from birdjepa.core import files
 from birdjepa.core.batch import Refusal
 from birdjepa.core.errors import UsageError, UserError
 from birdjepa.core.provenance import provenance
-from birdjepa.data.loader import Clips, batches, worker_errors
+from birdjepa.data.loader import Clips, batches, labels_of, worker_errors
 from birdjepa.data.sources import Manifest, open_data, split_weight
 from birdjepa.models.encoder import Encoder
-from birdjepa.optim.groups import parameter_table
+from birdjepa.objectives.base import DataSize, Objective
+from birdjepa.objectives.supervised import SupervisedConfig
+from birdjepa.recipes import run_folder
 from birdjepa.recipes.card import model_card
 from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.run_folder import Say
 from birdjepa.train.loop import NonFinite, Trainer, autocast_dtype, pick_device
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.sinks import require_extras
 from birdjepa.train.state import TrainState
-
-Say = Callable[[str], None]
-LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +46,12 @@ def start(config: PretrainConfig, say: Say) -> PretrainResult:
     config.check()
     require_extras(config.train.sinks)
     folder = config.out
-    _require_free(folder, config)
+    run_folder.require_free(folder, config)
     sources = open_sources(config)
-    with _only_one(folder), StopSignal() as signal:
-        _require_free(folder, config)
+    with run_folder.only_one(folder), StopSignal() as signal:
+        run_folder.require_free(folder, config)
         clips = make_clips(config, sources)
-        files.write_json(folder / "provenance.json", _origin(config, sources))
-        described = {"hash": configs.fingerprint(config), "config": configs.to_json(config)}
-        files.write_json(folder / "config.json", described)
+        run_folder.begin(folder, config, run_folder.origin(config.train.threads, sources))
         return _run(config, clips, folder, signal, say)
 
 
@@ -70,33 +62,24 @@ def resume(folder: Path, say: Say) -> PretrainResult:
       UsageError: if there is no run, or the data has changed since it began.
       Interrupted, UserError: as `Trainer.run`.
     """
-    config = read_config(folder)
-    with _only_one(folder), StopSignal() as signal:
+    config = run_folder.read_config(PretrainConfig, folder)
+    with run_folder.only_one(folder), StopSignal() as signal:
         sources = open_sources(config)
-        _compare_origin(configs.read_file(folder / "provenance.json"), _origin(config, sources), folder, say)
+        run_folder.compare_origin(
+            configs.read_file(folder / "provenance.json"), run_folder.origin(config.train.threads, sources), folder, say
+        )
         return _run(config, make_clips(config, sources), folder, signal, say)
-
-
-def read_config(folder: Path) -> PretrainConfig:
-    """Configuration of a run folder.
-
-    Raises:
-      UsageError: if the folder holds no run, or its configuration was edited.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UsageError(f"{folder}: no run here (no config.json); start one with --data DATA --out {folder}")
-    config = configs.from_json(PretrainConfig, configs.read_file(path), where=str(path))
-    if json.loads(path.read_text(encoding="utf-8")).get("hash") != configs.fingerprint(config):
-        raise UsageError(f"{path}: was edited, so the run cannot go on; start a new one with --config {path} --out NEW")
-    return config
 
 
 def open_sources(config: PretrainConfig) -> list[Manifest]:
     """Manifests of the run's DATA, without their weights, narrowed to its splits."""
     sources = [open_data(split_weight(data)[0], config.columns) for data in config.data]
-    if not config.splits:
-        return sources
+    if config.splits:
+        sources = _only_splits(config, sources)
+    return [_only_labelled(source) for source in sources] if config.objective.needs_labels else sources
+
+
+def _only_splits(config: PretrainConfig, sources: list[Manifest]) -> list[Manifest]:
     narrowed = []
     for source in sources:
         split = source.column("split")
@@ -106,6 +89,40 @@ def open_sources(config: PretrainConfig) -> list[Manifest]:
             raise UsageError(f"{source.name}: no rows with split {' or '.join(config.splits)}; there are {there}")
         narrowed.append(source.select(rows))
     return narrowed
+
+
+def _only_labelled(source: Manifest) -> Manifest:
+    rows = [row for row, labels in enumerate(labels_of(source)) if labels]
+    if not rows:
+        raise UsageError(f"{source.name}: no row has a label, and this objective learns from labels")
+    return source.select(rows)
+
+
+def make_objective(config: PretrainConfig, encoder: Encoder, clips: Clips) -> Objective:
+    """The run's objective around an encoder, with what is added to it.
+
+    Raises:
+      UsageError: if it learns single labels and a row has several, or there is only one class.
+    """
+    objective = config.objective
+    if isinstance(objective, SupervisedConfig):
+        require_classes(clips, is_multi_label=objective.is_multi_label)
+    size = DataSize(clips.n_recordings, len(clips.classes))
+    return config.added.around(objective.build(encoder, config.seed, size), config.seed, size)
+
+
+def require_classes(clips: Clips, *, is_multi_label: bool) -> None:
+    """Refuses data that a classifier cannot learn from.
+
+    Raises:
+      UsageError: naming the recording or what is missing.
+    """
+    if len(clips.classes) < 2:
+        raise UsageError(f"the data has {len(clips.classes)} class(es); a classifier needs at least 2")
+    for source in () if is_multi_label else clips.sources:
+        for row, labels in enumerate(labels_of(source)):
+            if len(labels) > 1:
+                raise UsageError(f"{source.keys[row]} has {len(labels)} labels: set --objective.loss binary")
 
 
 def make_clips(config: PretrainConfig, sources: list[Manifest]) -> Clips:
@@ -124,7 +141,7 @@ def make_clips(config: PretrainConfig, sources: list[Manifest]) -> Clips:
 def _run(config: PretrainConfig, clips: Clips, folder: Path, signal: StopSignal, say: Say) -> PretrainResult:
     device = pick_device(config.train.device)
     encoder = config.encoder_config().build().initialise(config.seed)
-    objective = config.objective.build(encoder, config.seed)
+    objective = make_objective(config, encoder, clips)
     n_classes = len(clips.classes)
     state = TrainState(objective, config.optim, config.train, n_classes=n_classes, seed=config.seed, device=device)
     found = store.latest(folder / "checkpoints", warn=say)
@@ -143,7 +160,7 @@ def _run(config: PretrainConfig, clips: Clips, folder: Path, signal: StopSignal,
         heard = ", ".join(clips.path(number) for number in error.recordings[:4])
         raise UserError(f"{error}, or look at its {len(error.recordings)} recordings: {heard} ...") from error
     finally:
-        _write_refused(folder, state.refused)
+        run_folder.write_refused(folder, state.refused)
     export(config, state, folder, clips.n_recordings)
     return PretrainResult(folder, config, state.refused)
 
@@ -168,14 +185,9 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
         f"encoder: {config.encoder.size}, {sum(p.numel() for p in encoder.parameters()) / 1e6:.2f} M parameters, "
         f"{len(grid)} tokens per {config.clips.clip_s:g} s, {patch_ms:g} ms each"
     )
-    rows = parameter_table(state.objective)
-    for group in state.optimiser.param_groups:
-        mine = [row for row in rows if row.group == group["name"]]
-        shapes = sum(torch.Size(row.shape).numel() for row in mine)
-        say(
-            f"optimiser: {group['name']:<8} {len(mine):>4} tensors {shapes / 1e6:>7.2f} M numbers  "
-            f"lr {config.optim.lr:g}  weight decay {group['weight_decay']:g}"
-        )
+    say(f"objective: {config.objective.name}, {_millions(state.objective)} in all that trains")
+    for line in describe_groups(state):
+        say(line)
     say(
         f"run {configs.fingerprint(config)}: {config.train.steps} steps of {config.train.batch_size} clips, "
         f"seed {config.seed}, {device}, {'bf16' if precision else 'fp32'}, {torch.get_num_threads()} threads, "
@@ -183,66 +195,18 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
     )
 
 
-def _origin(config: PretrainConfig, sources: list[Manifest]) -> dict[str, Any]:
-    """What the run's numbers depend on besides its configuration."""
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    data = {source.name: source.fingerprint() for source in sources}
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {**provenance(), "started": started, "n_threads": torch.get_num_threads(), "data": data}
-
-
-def _compare_origin(before: dict[str, Any], now: dict[str, Any], folder: Path, say: Say) -> None:
-    """Other data is refused; another machine or version is told, for the run will not be the same to the last bit.
-
-    Raises:
-      UsageError: naming the data that has changed.
-    """
-    if before.get("data") != now["data"]:
-        changed = configs.difference(before.get("data"), now["data"])
-        raise UsageError(
-            f"{folder}: cannot go on exactly, for the data has changed since the run began: {'; '.join(changed)}"
+def describe_groups(state: TrainState) -> list[str]:
+    """The parameter-group table: how many tensors and numbers learn how fast, and how they are decayed."""
+    lines = []
+    for group in state.optimiser.param_groups:
+        numbers = sum(parameter.numel() for parameter in group["params"])
+        lines.append(
+            f"optimiser: {group['name']:<14} {len(group['params']):>4} tensors {numbers / 1e6:>7.2f} M numbers  "
+            f"lr {state.optimiser.defaults['lr'] * group['rate']:.3g}  weight decay {group['full_weight_decay']:g}"
         )
-    for name in ("packages", "cpu", "n_threads", "commit"):
-        for line in configs.difference(before.get(name), now[name], where=name):
-            say(f"not the same to the last bit any more: {line}")
+    return lines
 
 
-def _write_refused(folder: Path, refused: dict[str, Refusal]) -> None:
-    """failures.csv with the columns of a scan's, where there is anything to list."""
-    header = ("path", "stage", "offset_s", "reason")
-    rows = [
-        {**each._asdict(), "stage": "decode", "offset_s": f"{each.offset_s:.6g}"} for each in sorted(refused.values())
-    ]
-    if rows:
-        files.write_csv(folder / "failures.csv", header, rows)
-
-
-def _require_free(folder: Path, config: PretrainConfig) -> None:
-    """Refuses a folder that holds anything but a lock; where it holds a run, says how that one differs."""
-    if not folder.exists() or (folder.is_dir() and not {path.name for path in folder.iterdir()} - {LOCK}):
-        return
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"{folder}: exists already; choose another --out")
-    saved = configs.read_file(folder / "config.json")
-    differs = configs.difference(saved, configs.to_json(config))
-    how = f"; what you ask for differs: {', '.join(differs[:3])}" if differs else ""
-    raise UsageError(f"{folder}: holds a run already; go on with --resume {folder}, or choose another --out{how}")
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Refuses a second process on the same run folder. The lock is the process's own: flock's would outlive it in its
-    workers.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("w")
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be made or written to ({error.strerror}); choose another --out") from None
-    with lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(f"{folder}: another process is running this run") from None
-        yield
+def _millions(module: nn.Module) -> str:
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return f"{trained / 1e6:.2f} M parameters"

@@ -8,7 +8,8 @@ from birdjepa.core.telling import tenths
 from birdjepa.data.sources import Manifest
 from birdjepa.models.encoder import Encoder, load
 from birdjepa.recipes.config import PretrainConfig
-from birdjepa.recipes.pretrain import make_clips, open_sources, read_config
+from birdjepa.recipes.pretrain import make_clips, make_objective, open_sources
+from birdjepa.recipes.run_folder import read_config
 from birdjepa.report.build import write_report
 from birdjepa.report.contents import ReportConfig
 from birdjepa.report.gather import gather
@@ -20,11 +21,11 @@ def report(folder: Path, config: ReportConfig, say: Callable[[str], None]) -> Pa
     Raises:
       UsageError: if the folder holds no run.
     """
-    run = read_config(folder)
+    run = read_config(PretrainConfig, folder)
     sources = _sources_at_hand(run, say)
     encoder = load(folder / "encoder") if (folder / "encoder" / "config.json").exists() else None
-    objective = run.objective.build(_twin(run), run.seed)
     clips = make_clips(run, sources) if sources else None
+    objective = make_objective(run, _twin(run), clips) if clips else None
     progress = tenths(say, "rows embedded for the report")
     contents = gather(
         folder, sources=sources, clips=clips, objective=objective, encoder=encoder, config=config, progress=progress

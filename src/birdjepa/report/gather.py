@@ -9,7 +9,6 @@ from birdjepa.data.loader import Clips
 from birdjepa.data.sources import Manifest
 from birdjepa.models.encoder import Encoder
 from birdjepa.objectives.base import Objective
-from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.report import gather_run
 from birdjepa.report.contents import Absent, Failure, ReportConfig, ReportContents, SeenClip, SourceSummary
 from birdjepa.report.gather_clips import scale_of, seen_clips
@@ -68,10 +67,8 @@ def gather(
 def _seen(
     clips: Clips | None, objective: Objective | None, seed: int, config: ReportConfig
 ) -> tuple[SeenClip, ...] | Absent:
-    if clips is None:
+    if clips is None or objective is None:
         return Absent("the recordings are not at hand")
-    if not isinstance(objective, Lejepa):
-        return Absent("this objective draws no views")
     try:
         return seen_clips(clips, objective, seed=seed, n_clips=config.n_clips)
     except UserError as error:

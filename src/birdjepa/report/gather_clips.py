@@ -13,9 +13,8 @@ from birdjepa.audio.logmel import LogMel, band_centres
 from birdjepa.core.batch import ClipBatch
 from birdjepa.data.loader import Clips
 from birdjepa.data.sources import Manifest
-from birdjepa.objectives.base import Chance
-from birdjepa.objectives.lejepa import Lejepa
-from birdjepa.objectives.views import DB, Views
+from birdjepa.objectives.augment import db_per_unit
+from birdjepa.objectives.base import Chance, Objective, Panel
 from birdjepa.report.contents import HeardClip, Scale, SeenClip, SeenView
 from birdjepa.report.gather_data import LICENCE_COLUMNS, cell
 
@@ -53,12 +52,12 @@ def hear(
     )
 
 
-def seen_clips(clips: Clips, objective: Lejepa, *, seed: int, n_clips: int) -> tuple[SeenClip, ...]:
+def seen_clips(clips: Clips, objective: Objective, *, seed: int, n_clips: int) -> tuple[SeenClip, ...]:
     """Clips of the run's first batch with their views of the first step, of different labels as far as possible."""
     front_end = objective.encoder.front_end
     batch = clips.batch(0)
     with torch.no_grad():
-        both = objective.views(batch.clips, Chance(seed, 0))
+        panels = objective.panels(batch, Chance(seed, 0, 1))
     places = [(source, row) for source in clips.sources for row in range(len(source))]
     seen = []
     for number in _varied(batch, n_clips):
@@ -66,24 +65,18 @@ def seen_clips(clips: Clips, objective: Lejepa, *, seed: int, n_clips: int) -> t
         heard = hear(
             batch.clips[number].numpy(), source, row, front_end, label=source.columns["label"][row], start_s=None
         )
-        views = [
-            view for kind, group in zip("GL", both, strict=True) for view in _views(group, number, kind, front_end)
-        ]
-        seen.append(SeenClip(heard, tuple(views)))
+        seen.append(SeenClip(heard, tuple(_view(panel, number, front_end) for panel in panels)))
     return tuple(seen)
 
 
-def _views(views: Views, clip: int, kind: str, front_end: LogMel) -> list[SeenView]:
+def _view(panel: Panel, clip: int, front_end: LogMel) -> SeenView:
     rate = front_end.config.frame_rate
-    return [
-        SeenView(
-            name=f"{kind}{number + 1}",
-            start_s=int(views.start[number, clip]) / rate,
-            duration_s=int(views.span[number, clip]) / rate,
-            frames=_decibels(views.frames[number, clip], front_end),
-        )
-        for number in range(len(views.frames))
-    ]
+    return SeenView(
+        name=panel.name,
+        start_s=int(panel.start[clip]) / rate,
+        duration_s=int(panel.span[clip]) / rate,
+        frames=_decibels(panel.frames[clip], front_end),
+    )
 
 
 def _varied(batch: ClipBatch, n_clips: int) -> Sequence[int]:
@@ -94,4 +87,4 @@ def _varied(batch: ClipBatch, n_clips: int) -> Sequence[int]:
 
 
 def _decibels(frames: torch.Tensor, front_end: LogMel) -> Float[np.ndarray, "t m"]:
-    return (frames.float() * (1.0 if front_end.config.unit == "db" else DB)).numpy()
+    return (frames.float() * db_per_unit(front_end.config)).numpy()

@@ -18,7 +18,7 @@ from birdjepa.checkpoint.manifest import CheckpointError
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.objectives.base import Chance
-from birdjepa.optim.schedules import ScheduleConfig, factor
+from birdjepa.optim.schedules import ScheduleConfig, factor, weight_decay_factor
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.monitors import alarm, look
 from birdjepa.train.progress import Progress
@@ -64,6 +64,7 @@ class Trainer:
         *,
         seed: int,
         max_refused: float,
+        verb: str = "pretrain",
     ) -> None:
         self.state = state
         self.config = config
@@ -71,6 +72,8 @@ class Trainer:
         self.folder = folder
         self.seed = seed
         self.max_refused = max_refused
+        self.verb = verb
+        """Which command resumes the run."""
         self.device = next(state.objective.parameters()).device
         self.autocast = autocast_dtype(config.precision, self.device)
         self._saved_step = state.step
@@ -96,7 +99,7 @@ class Trainer:
                 if stop():
                     self.save()
                     raise Interrupted(
-                        f"stopped at step {state.step}, saved; go on with: birdjepa pretrain --resume {self.folder}"
+                        f"stopped at step {state.step}, saved; go on with: birdjepa {self.verb} --resume {self.folder}"
                     )
                 began = time.perf_counter()
                 update = self.update([next(feed) for _ in range(config.accumulate)])
@@ -113,18 +116,21 @@ class Trainer:
     def update(self, batches: list[ClipBatch]) -> Update:
         """One optimiser step over its micro-batches."""
         state, config = self.state, self.config
+        scale = factor(state.step, config.steps, self.schedule)
+        decay = weight_decay_factor(state.step, config.steps, self.schedule)
         for group in state.optimiser.param_groups:
-            group["lr"] = state.optimiser.defaults["lr"] * factor(state.step, config.steps, self.schedule)
+            group["lr"] = state.optimiser.defaults["lr"] * group["rate"] * scale
+            group["weight_decay"] = group["full_weight_decay"] * decay
         state.optimiser.zero_grad(set_to_none=True)
         buffers = {name: buffer.clone() for name, buffer in state.objective.named_buffers()}
         losses, terms, embeddings = [], [], []
         for micro, batch in enumerate(batches):
             with self.precision():
-                output = state.objective(batch.move(self.device), Chance(self.seed, state.step, micro))
+                output = state.objective(batch.move(self.device), self.chance(micro))
             (output.loss / len(batches)).backward()
             losses.append(float(output.loss.detach()))
             terms.append({name: float(value) for name, value in output.terms.items()})
-            embeddings.append(output.embedding)
+            embeddings.append(output.watched)
         norm = nn.utils.clip_grad_norm_(state.objective.parameters(), config.clip_norm or float("inf"))
         loss = sum(losses) / len(losses)
         if not (torch.isfinite(norm) and abs(loss) < float("inf")):
@@ -133,11 +139,16 @@ class Trainer:
             self.stop_non_finite(loss, float(norm), batches)
         self.count_refused(batches)
         state.optimiser.step()
+        state.objective.after_update(self.chance())
         state.step += 1
         if state.ema:
             state.ema.update(state.objective.encoder)
         means = {name: sum(each[name] for each in terms) / len(terms) for name in terms[0]}
         return Update(loss, float(norm), means, batches, torch.cat(embeddings))
+
+    def chance(self, micro: int = 0) -> Chance:
+        """Chance of the step in hand."""
+        return Chance(self.seed, self.state.step, self.config.steps, micro)
 
     def watch(self, update: Update, seconds: float) -> dict[str, Any]:
         """The step's row: loss and terms, the probe, and now and then the monitors."""
@@ -145,7 +156,7 @@ class Trainer:
         label = torch.cat([batch.label for batch in update.batches]).to(self.device)
         recording = torch.cat([batch.recording for batch in update.batches]).to(self.device)
         row: dict[str, Any] = {"step": state.step, "loss": update.loss, **update.terms, "grad_norm": update.grad_norm}
-        row["lr"] = state.optimiser.param_groups[0]["lr"]
+        row["lr"] = state.optimiser.defaults["lr"] * factor(state.step - 1, config.steps, self.schedule)
         probed = state.probe.step(update.embedding, label) if state.probe else None
         if probed:
             row["probe_loss"], row["probe_accuracy"] = probed

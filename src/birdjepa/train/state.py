@@ -79,8 +79,8 @@ class TrainState:
         self.step = checkpoint.step
 
     def exported_encoder(self) -> dict[str, Tensor]:
-        """Weights to export: the averaged ones where there are any."""
-        return self.ema.state_dict() if self.ema else self.objective.encoder.state_dict()
+        """Weights to export: those averaged by train.ema_decay where there are any, else what the objective exports."""
+        return self.ema.state_dict() if self.ema else self.objective.exported.state_dict()
 
     def _parts(self) -> Iterator[tuple[str, Tensor]]:
         yield from _named("objective", self.objective.state_dict())

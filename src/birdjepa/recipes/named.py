@@ -1,0 +1,88 @@
+"""Named recipes: functions that return a whole configuration, each headed by what it is for.
+
+The CPU recipes differ in their objective and its learning rate only: same audio, front end, patches, encoder, pooling
+and schedule, so that `birdjepa compare` compares objectives. benchmarks/RESULTS.md has what they reached.
+"""
+
+import dataclasses
+import functools
+
+from birdjepa.data.loader import LoaderConfig
+from birdjepa.models.patch import PatchConfig
+from birdjepa.models.projector import ProjectorConfig
+from birdjepa.models.vit import VitConfig
+from birdjepa.objectives import OBJECTIVES, AnyObjective
+from birdjepa.objectives.augment import AugmentConfig
+from birdjepa.objectives.diet import DietConfig
+from birdjepa.objectives.lejepa import LejepaConfig
+from birdjepa.objectives.views import ViewsConfig
+from birdjepa.optim.groups import AdamWConfig
+from birdjepa.recipes.config import PretrainConfig
+from birdjepa.train.config import TrainConfig
+
+VIEWS = ViewsConfig(
+    n_global=2,
+    global_s=1.92,
+    n_local=2,
+    local_s=0.96,
+    stretch=(0.6, 1.5),
+    zoom=(0.8, 1.2),
+    augment=AugmentConfig(tilt_db=3.0),
+)
+"""Short views of 5 s, strongly altered."""
+
+
+def on_cpu(objective: AnyObjective, lr: float = 1e-3) -> PretrainConfig:
+    """An objective on what suits a CPU: a tiny ViT, 320 ms patches, clips of 5 s."""
+    return PretrainConfig(
+        loader=LoaderConfig(clip_s=5.0, workers=1),
+        patch=PatchConfig(frames=32, mels=16),
+        pooling="rows+std",
+        objective=objective,
+        optim=AdamWConfig(lr=lr),
+        train=TrainConfig(steps=1000, batch_size=128),
+    )
+
+
+def lejepa() -> PretrainConfig:
+    """The default, sized for a CPU. benchmarks/real_audio.py runs it on real recordings."""
+    return on_cpu(LejepaConfig(views=VIEWS, projector=ProjectorConfig(hidden=512)), lr=2e-3)
+
+
+def diet() -> PretrainConfig:
+    """Source prediction on the views of the LeJEPA recipe."""
+    return on_cpu(DietConfig(views=VIEWS))
+
+
+def demo() -> PretrainConfig:
+    """The default on the embedded data set in a few minutes: what `make demo` runs."""
+    base = lejepa()
+    return dataclasses.replace(
+        base, train=dataclasses.replace(base.train, steps=160, batch_size=96, checkpoint_every=80)
+    )
+
+
+def small() -> PretrainConfig:
+    """A ViT-S for a GPU: the numbers of views, batch and learning rate that LeJEPA publishes, 160 ms patches on 5 s.
+
+    Not measured yet.
+    """
+    return PretrainConfig(
+        loader=LoaderConfig(clip_s=6.0, workers=8, pin_memory=True),
+        patch=PatchConfig(frames=16, mels=16),
+        encoder=VitConfig(size="small"),
+        pooling="rows+std",
+        objective=LejepaConfig(views=ViewsConfig(n_global=2, global_s=5.0, n_local=6, local_s=1.6)),
+        optim=AdamWConfig(lr=5e-4),
+        train=TrainConfig(steps=50_000, batch_size=512, checkpoint_every=1000),
+    )
+
+
+RECIPES = {
+    **{name: functools.partial(on_cpu, kind()) for name, kind in OBJECTIVES.items()},
+    "lejepa": lejepa,
+    "diet": diet,
+    "demo": demo,
+    "small": small,
+}
+"""What `birdjepa pretrain NAME` takes: every objective by its name, and some more."""

@@ -1,0 +1,111 @@
+"""A run's folder: one process at a time, its configuration and where it came from, what it refused.
+
+Shared by every job that trains: pretraining and fine-tuning differ in their configuration, not in this.
+"""
+
+import datetime
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from birdjepa.core import config as configs
+from birdjepa.core import files
+from birdjepa.core.batch import Refusal
+from birdjepa.core.errors import UsageError
+from birdjepa.core.provenance import provenance
+from birdjepa.data.sources import Manifest
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+LOCK = ".lock"
+
+
+def begin(folder: Path, config: Any, found: dict[str, Any]) -> None:
+    """Notes the configuration and the origin of a new run."""
+    files.write_json(folder / "provenance.json", found)
+    files.write_json(folder / "config.json", {"hash": configs.fingerprint(config), "config": configs.to_json(config)})
+
+
+def read_config(kind: type[T], folder: Path) -> T:
+    """Configuration of a run folder.
+
+    Raises:
+      UsageError: if the folder holds no run, or its configuration was edited.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UsageError(f"{folder}: no run here (no config.json); start one with --data DATA --out {folder}")
+    config = configs.from_json(kind, configs.read_file(path), where=str(path))
+    if json.loads(path.read_text(encoding="utf-8")).get("hash") != configs.fingerprint(config):
+        raise UsageError(f"{path}: was edited, so the run cannot go on; start a new one with --config {path} --out NEW")
+    return config
+
+
+def origin(n_threads: int, sources: Sequence[Manifest]) -> dict[str, Any]:
+    """What a run's numbers depend on besides its configuration. Sets the threads that the run is to have, if any."""
+    if n_threads:
+        torch.set_num_threads(n_threads)
+    data = {source.name: source.fingerprint() for source in sources}
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {**provenance(), "started": started, "n_threads": torch.get_num_threads(), "data": data}
+
+
+def compare_origin(before: dict[str, Any], now: dict[str, Any], folder: Path, say: Say) -> None:
+    """Other data is refused; another machine or version is told, for the run will not be the same to the last bit.
+
+    Raises:
+      UsageError: naming the data that has changed.
+    """
+    if before.get("data") != now["data"]:
+        changed = configs.difference(before.get("data"), now["data"])
+        raise UsageError(
+            f"{folder}: cannot go on exactly, for the data has changed since the run began: {'; '.join(changed)}"
+        )
+    for name in ("packages", "cpu", "n_threads", "commit"):
+        for line in configs.difference(before.get(name), now[name], where=name):
+            say(f"not the same to the last bit any more: {line}")
+
+
+def write_refused(folder: Path, refused: dict[str, Refusal]) -> None:
+    """failures.csv with the columns of a scan's, where there is anything to list."""
+    header = ("path", "stage", "offset_s", "reason")
+    rows = [
+        {**each._asdict(), "stage": "decode", "offset_s": f"{each.offset_s:.6g}"} for each in sorted(refused.values())
+    ]
+    if rows:
+        files.write_csv(folder / "failures.csv", header, rows)
+
+
+def require_free(folder: Path, config: Any) -> None:
+    """Refuses a folder that holds anything but a lock; where it holds a run, says how that one differs."""
+    if not folder.exists() or (folder.is_dir() and not {path.name for path in folder.iterdir()} - {LOCK}):
+        return
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{folder}: exists already; choose another --out")
+    saved = configs.read_file(folder / "config.json")
+    differs = configs.difference(saved, configs.to_json(config))
+    how = f"; what you ask for differs: {', '.join(differs[:3])}" if differs else ""
+    raise UsageError(f"{folder}: holds a run already; go on with --resume {folder}, or choose another --out{how}")
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Refuses a second process on the same run folder. The lock is the process's own: flock's would outlive it in its
+    workers.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be made or written to ({error.strerror}); choose another --out") from None
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"{folder}: another process is running this run") from None
+        yield
