@@ -15,7 +15,17 @@ from tiny_run import RATE, write_songs
 
 from birdjepa.core import random
 from birdjepa.core.errors import UsageError, UserError
-from birdjepa.data.loader import MAX_ATTEMPTS, Clips, LoaderConfig, batches, durations, fill, worker_errors
+from birdjepa.data.loader import (
+    MAX_ATTEMPTS,
+    Clips,
+    LoaderConfig,
+    balanced_visits,
+    batches,
+    durations,
+    fill,
+    room,
+    worker_errors,
+)
 from birdjepa.data.sources import open_data
 
 
@@ -245,3 +255,59 @@ def test_pinned_memory_without_a_gpu_is_refused(songs):
         pytest.skip("there is a GPU")
     with pytest.raises(UsageError, match="leave it False"):
         next(batches(make(songs, pin_memory=True), 0, 1))
+
+
+def write_table(folder, rows, name="table.csv"):
+    """A manifest beside the songs, with a header taken from the first row."""
+    lines = [",".join(rows[0]), *(",".join(str(value) for value in row.values()) for row in rows)]
+    (folder / name).write_text("\n".join(lines))
+    return folder / name
+
+
+def test_several_labels_of_a_row_are_all_there(songs):
+    rows = [{"path": f"{i:03d}.wav", "labels": labels} for i, labels in enumerate(("a;b", "c", "", "b; a", "a"))]
+    clips = make(write_table(songs.parent, rows, "multi.csv"), batch_size=20)
+    assert clips.classes == ["a", "b", "c"]
+    wanted = [[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0]]
+    batch = clips.batch(0)
+    for recording, label, labels in zip(batch.recording.tolist(), batch.label.tolist(), batch.labels, strict=True):
+        assert labels.int().tolist() == wanted[recording]
+        assert label == (-1 if recording in (0, 2, 3) else labels.int().argmax())
+
+
+def test_classes_come_equally_often_when_asked(songs):
+    labels = ["common"] * 6 + ["rare"] + [""]
+    rows = [{"path": f"{i:03d}.wav", "label": label} for i, label in enumerate(labels)]
+    clips = make(write_table(songs.parent, rows, "unequal.csv"), batch_size=12, draw="class")
+    batch = clips.batch(0)  # one epoch
+    assert batch.label.bincount().tolist() == [6, 6]
+    assert balanced_visits([["a"], ["a"], ["a", "b"], []]) == [1, 1, 3, 0]
+    with pytest.raises(UsageError, match="needs labels"):
+        balanced_visits([[], []])
+
+
+def test_segments_are_examples_of_their_own(songs):
+    rows = [
+        {"path": "000.wav", "label": "x", "onset_s": 0.0, "offset_s": 0.2},
+        {"path": "000.wav", "label": "y", "onset_s": 0.2, "offset_s": 0.4},
+    ]
+    table = write_table(songs.parent, rows, "segments.csv")
+    assert make(table).n_recordings == 1
+    clips = make(table, examples="segments", batch_size=2, clip_s=0.1)
+    assert clips.n_recordings == 2
+    assert sorted(clips.batch(0).label.tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("length_s", "onset_s", "offset_s", "clip_s", "wanted"),
+    [
+        (10.0, 0.0, float("nan"), 4.0, (0.0, 6.0)),  # a whole recording
+        (3.0, 0.0, float("nan"), 4.0, (0.0, 0.0)),  # shorter than the clip
+        (10.0, 2.0, 8.0, 4.0, (2.0, 4.0)),  # inside a long segment
+        (10.0, 5.0, 6.0, 4.0, (2.0, 5.0)),  # around a short one
+        (10.0, 9.5, 10.0, 4.0, (6.0, 6.0)),  # at the recording's end
+        (10.0, 0.0, 0.5, 4.0, (0.0, 0.0)),
+    ],
+)
+def test_where_a_clip_may_start(length_s, onset_s, offset_s, clip_s, wanted):
+    assert room(length_s, onset_s, offset_s, clip_s) == pytest.approx(wanted)

@@ -67,6 +67,43 @@ def test_a_module_of_vectors_only_builds():
     assert len(AdamWConfig().build(nn.LayerNorm(4)).param_groups) == 1
 
 
+class Tuned(nn.Module):
+    """What fine-tuning trains: an encoder with a transformer inside, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Module()
+        self.encoder.vit = vit()
+        self.head = nn.Linear(4, 2)
+
+
+def test_rates_fall_from_block_to_block_towards_the_input():
+    rates = {row.name: row.rate for row in parameter_table(Tuned(), layer_decay=0.5, head_rate=10.0)}
+    assert rates["head.weight"] == rates["head.bias"] == 10.0
+    assert rates["encoder.vit.norm.weight"] == 1.0
+    assert rates["encoder.vit.blocks.1.mlp.fc1.weight"] == 0.5
+    assert rates["encoder.vit.blocks.0.attention.qkv.bias"] == 0.25
+    assert rates["encoder.vit.embed.weight"] == rates["encoder.vit.cls"] == rates["encoder.vit.registers"] == 0.125
+
+
+def test_groups_carry_their_rate_and_each_parameter_is_in_one():
+    module = Tuned()
+    optimiser = AdamWConfig(layer_decay=0.5, head_rate=10.0).build(module)
+    rates = {row.name: row.rate for row in parameter_table(module, 0.5, 10.0)}
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    held = [id(parameter) for group in optimiser.param_groups for parameter in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in module.parameters() if p.numel())
+    for group in optimiser.param_groups:
+        assert {rates[names[id(parameter)]] for parameter in group["params"]} == {group["rate"]}
+        assert group["full_weight_decay"] == (0.05 if group["name"].startswith("decay") else 0.0)
+
+
+@pytest.mark.parametrize("settings", [{"layer_decay": 0.0}, {"layer_decay": 1.1}, {"head_rate": 0.0}])
+def test_rates_outside_their_limits_are_refused(settings):
+    with pytest.raises(ValueError, match="need 0 < layer_decay <= 1"):
+        AdamWConfig(**settings)
+
+
 @pytest.mark.parametrize(
     "settings", [{"lr": 0.0}, {"weight_decay": -1.0}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": 0.0}]
 )

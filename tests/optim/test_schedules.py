@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from birdjepa.optim.schedules import ScheduleConfig, factor
+from birdjepa.optim.schedules import ScheduleConfig, factor, weight_decay_factor
 
 CONFIGS = st.builds(
     ScheduleConfig,
@@ -74,3 +74,13 @@ def test_every_shape_stays_in_its_limits_and_never_turns_twice(config, n_steps):
 def test_overlapping_parts_and_odd_factors_are_refused(settings):
     with pytest.raises(ValueError, match=r"must be in|warmup \+ decay <= 1"):
         ScheduleConfig(**settings)
+
+
+def test_weight_decay_moves_along_half_a_cosine():
+    config = ScheduleConfig(final_weight_decay=10.0)
+    found = [weight_decay_factor(step, 100, config) for step in range(101)]
+    assert (found[0], found[50], found[100]) == pytest.approx((1.0, 5.5, 10.0))
+    assert found == sorted(found)
+    assert {weight_decay_factor(step, 100, ScheduleConfig()) for step in range(101)} == {1.0}
+    with pytest.raises(ValueError, match="final_weight_decay"):
+        ScheduleConfig(final_weight_decay=-1.0)

@@ -8,7 +8,16 @@ import torch
 from tiny_run import differences, final_state, metrics, tiny, write_songs
 
 from birdjepa.core.errors import Interrupted
+from birdjepa.models.predictor import PredictorConfig
+from birdjepa.nn.regularised import RegularisedMaskingConfig
+from birdjepa.objectives import OBJECTIVES
+from birdjepa.objectives.added import AddedConfig, AddedDietConfig, AddedSigregConfig
+from birdjepa.objectives.ajepa import AjepaConfig
 from birdjepa.objectives.base import DataSize
+from birdjepa.objectives.diet import DietConfig
+from birdjepa.objectives.pixio import PixioConfig
+from birdjepa.objectives.supervised import SupervisedConfig
+from birdjepa.objectives.views import ViewsConfig
 from birdjepa.recipes import pretrain
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.state import TrainState
@@ -198,3 +207,31 @@ def test_a_checkpoint_of_another_configuration_is_refused(songs, whole):
     ):
         state.restore(found)
     assert final_state(whole)[1]["bank_seen"] == 16
+
+
+def other_objectives():
+    small = PredictorConfig(width=32, depth=1, heads=2)
+    views = ViewsConfig(global_s=0.48, local_s=0.24)
+    return {
+        "pixio": PixioConfig(decoder=small),
+        "ajepa": AjepaConfig(predictor=small, momentum=(0.5, 1.0)),
+        "supervised": SupervisedConfig(mixup=0.3, masking=RegularisedMaskingConfig(share=0.2)),
+        "diet": DietConfig(views=views),
+    }
+
+
+def test_every_objective_is_resumed_below():
+    assert {*other_objectives(), "lejepa"} == set(OBJECTIVES)
+
+
+@pytest.mark.parametrize("name", other_objectives())
+def test_every_objective_resumes_to_the_last_bit(songs, tmp_path, monkeypatch, name):
+    """Teacher, curriculum, masks, heads and added terms included; whole against stopped after one step and two."""
+    added = AddedConfig(sigreg=AddedSigregConfig(weight=0.1), diet=AddedDietConfig(weight=0.1))
+    base = dataclasses.replace(tiny(songs, tmp_path / "whole"), objective=other_objectives()[name], added=added)
+    base = dataclasses.replace(base, schedule=dataclasses.replace(base.schedule, final_weight_decay=4.0))
+    train(base, monkeypatch)
+    train(dataclasses.replace(base, out=tmp_path / "stopped"), monkeypatch, stops=(1, 1))
+    assert differences(tmp_path / "whole", tmp_path / "stopped") == []
+    exported = (tmp_path / "whole" / "encoder" / "model.safetensors").stat().st_size
+    assert exported < 4 * 130_000  # the encoder alone: no head, teacher, decoder

@@ -5,15 +5,19 @@ import numpy as np
 from birdjepa.benchmark.bootstrap import Estimate
 from birdjepa.report.contents import (
     Agreement,
+    Drawing,
     EmbeddingMap,
     Failure,
     HeardClip,
     Hit,
+    Outline,
     Query,
     ReportContents,
     Scale,
+    Seen,
     SeenClip,
-    SeenView,
+    SeenMoment,
+    SeenPanel,
     SourceSummary,
 )
 from birdjepa.report.gather_run import parse_probe
@@ -27,7 +31,7 @@ def full_contents() -> ReportContents:
     heard = tuple(_clip(generator, label) for label in ("wren", HOSTILE, ""))
     whole = _clip(generator, "wren")
     views = tuple(
-        SeenView(name=name, start_s=start, duration_s=0.5, frames=whole.frames[:50])
+        SeenPanel(name=name, caption="", start_s=start, duration_s=0.5, is_window=True, frames=whole.frames[:50])
         for name, start in (("G1", 0.1), ("G2", 0.4), ("L1", 0.0))
     )
     labels = ("wren", HOSTILE, "", *("finch" for _ in range(9)))
@@ -41,7 +45,13 @@ def full_contents() -> ReportContents:
         metrics=tuple(_row(step) for step in range(1, 31)),
         probes=(parse_probe(probe_json(("wren", HOSTILE)), "probe.json"),),
         scale=Scale(100.0, np.geomspace(100, 15_000, 32)),
-        seen=(SeenClip(whole, views),),
+        seen=Seen(
+            objective="lejepa",
+            n_steps=30,
+            trained=30,
+            clips=(SeenClip(whole, (SeenMoment(30, views),)),),
+            drawing=None,
+        ),
         map=EmbeddingMap(
             xy=generator.normal(size=(12, 2)),
             explained=(0.5, 0.25),
@@ -70,6 +80,32 @@ def full_contents() -> ReportContents:
             ),
         ),
         failures=(Failure(HOSTILE, "decode", f"truncated: {HOSTILE}"),),
+    )
+
+
+def predicted_seen(clip: HeardClip) -> Seen:
+    """Of A-JEPA: context, outlined targets and what was drawn, at two steps, two thirds of them hidden."""
+    hidden = clip.frames.copy()
+    hidden[20:80] = np.nan
+    outlines = (Outline(0.0, 0.1, 0.5, 1.0), Outline(0.8, 1.0, 0.0, 0.25))
+
+    def panel(name: str, caption: str, outlines: tuple[Outline, ...] = ()) -> SeenPanel:
+        return SeenPanel(
+            name=name, caption=caption, start_s=0.0, duration_s=1.0, is_window=False, frames=hidden, outlines=outlines
+        )
+
+    panels = (panel("context", "what it saw"), panel("targets", "2 blocks", outlines), panel("drawn", "", outlines))
+    return Seen(
+        objective="ajepa",
+        n_steps=30,
+        trained=20,
+        clips=(SeenClip(clip, (SeenMoment(1, panels), SeenMoment(20, panels))),),
+        drawing=Drawing(
+            scores={"what was predicted": Estimate(0.7, 0.6, 0.8), "untrained": Estimate(0.5, 0.4, 0.6)},
+            lead=Estimate(0.2, 0.1, 0.3),
+            n_fitted=192,
+            n_held=32,
+        ),
     )
 
 

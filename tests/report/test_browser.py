@@ -1,5 +1,6 @@
 """The page in headless Chromium: no errors, pictures that are there, controls that work, nothing that sticks out."""
 
+import dataclasses
 import html
 import json
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_examples import HOSTILE
+from report_examples import HOSTILE, predicted_seen
 
 from birdjepa.report.build import build_report
 from birdjepa.report.contents import ReportContents
@@ -112,6 +113,14 @@ def test_nothing_sticks_out(page: str, tmp_path: Path, width: int):
     found = inspect(page, tmp_path, width)
     assert found["window"] == width
     assert found["width"] <= width
+
+
+def test_panels_stay_inside_on_a_narrow_screen(contents: ReportContents, tmp_path: Path):
+    predicted = dataclasses.replace(contents, seen=predicted_seen(contents.heard[0]))
+    found = inspect(build_report(predicted), tmp_path, 520)
+    assert found["problems"] == []
+    assert found["width"] <= 520
+    assert all(min(sizes) > 0 for sizes in found["images"])
 
 
 def test_an_empty_report_has_no_errors(bare: ReportContents, tmp_path: Path):

@@ -5,10 +5,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_examples import HOSTILE
+from report_examples import HOSTILE, predicted_seen
 
 from birdjepa.report.build import PLACES, build_report, write_report
-from birdjepa.report.contents import ReportContents
+from birdjepa.report.contents import Absent, ReportContents
 from birdjepa.report.html import VOID
 
 FETCHING = ("src", "href", "srcset", "data", "action", "poster", "xlink:href")
@@ -115,6 +115,47 @@ def test_terms_of_any_objective_are_drawn(page: str):
     assert "own term" in page
     titles = re.findall(r'<div class="chart-head"><b>([^<]*)</b>', page)
     assert titles == ["Loss", "own term", "Effective rank", "Online probe accuracy", "Learning rate"]
+
+
+def test_objectives_logs_have_names_and_the_curriculum_is_drawn(contents: ReportContents):
+    masks = {"kind": "CurriculumConfig", "pace": "sqrt", "start": 0.01}
+    config = {**contents.config, "objective": {"kind": "AjepaConfig", "masks": masks}}
+    more = {"added_sigreg": 1.0, "target_share": 0.2, "context_share": 0.3, "target_std": 0.8}
+    metrics = tuple({**row, **more} for row in contents.metrics)
+    page = build_report(dataclasses.replace(contents, config=config, metrics=metrics))
+    titles = re.findall(r'<div class="chart-head"><b>([^<]*)</b>', page)
+    assert titles == [
+        "Loss", "Added SIGReg above its floor", "own term", "Target std", "Probability of hard masks", "Context share",
+        "Target share", "Effective rank", "Online probe accuracy", "Learning rate",
+    ]  # fmt: skip
+    drawn = re.search(r"Probability of hard masks from step 1 to 30: ([\d.]+) to ([\d.]+)", page)
+    assert drawn is not None
+    assert [float(share) for share in drawn.groups()] == pytest.approx([0.01, (29 / 30) ** 0.5], rel=1e-3)
+
+
+def test_predictions_are_shown_with_their_floor_and_the_steps_of_masks_and_weights(contents: ReportContents):
+    predicted = dataclasses.replace(contents, seen=predicted_seen(contents.heard[0]))
+    page = build_report(predicted)
+    read = Page(page)
+    text = "".join(read.text)
+    assert "look whether the context leaves a clue" in text
+    assert "Masks of step 1 of 30" in text
+    assert "Masks of step 20 of 30" in text
+    assert "weights of the newest checkpoint, after step 20" in text
+    assert "tells more about the hidden sound than an untrained predictor does: R² differs by 0.200" in text
+    assert "0.500 [0.400, 0.600]" in text
+    assert text.count("40% of the clip") == 6
+    assert " hidden." in text
+    classes = [attributes.get("class") for _, attributes in read.elements]
+    assert classes.count("block") == 8
+    assert not any((name or "").startswith("box") for name in classes)
+    assert not re.search(r"\bnan\b", page, re.IGNORECASE)
+    untrained = dataclasses.replace(
+        predicted_seen(contents.heard[0]), trained=Absent("no checkpoint"), drawing=Absent("a reason")
+    )
+    text = "".join(Page(build_report(dataclasses.replace(contents, seen=untrained))).text)
+    assert "Predictions by untrained weights: no checkpoint." in text
+    assert "Predictions were not drawn: a reason." in text
 
 
 def test_the_same_contents_give_the_same_page(page: str, contents: ReportContents):

@@ -23,7 +23,7 @@ from birdjepa.objectives.base import DataSize
 from birdjepa.objectives.lejepa import Lejepa, LejepaConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.report.build import build_report
-from birdjepa.report.contents import Absent, ReportConfig, ReportContents
+from birdjepa.report.contents import Absent, ReportConfig, ReportContents, Seen
 from birdjepa.report.gather import gather
 from birdjepa.report.gather_data import summarise
 from birdjepa.report.gather_neighbourhood import narrow, project
@@ -120,15 +120,18 @@ def test_sources_are_summarised(gathered: ReportContents):
     assert source.hours == pytest.approx((3 + 11 * 0.8) / 12 * 13 / 3600, rel=1e-3)
 
 
-def test_views_are_those_of_the_first_step(gathered: ReportContents, clips: Clips):
-    assert isinstance(gathered.seen, tuple)
-    assert len(gathered.seen) == 2
-    assert len({seen.clip.label for seen in gathered.seen}) == 2
+def test_views_are_windows_of_clips_of_the_first_batch(gathered: ReportContents, clips: Clips):
+    assert isinstance(gathered.seen, Seen)
+    assert len(gathered.seen.clips) == 2
+    assert len({seen.clip.label for seen in gathered.seen.clips}) == 2
     batch = clips.batch(0)
-    for seen in gathered.seen:
-        assert [view.name for view in seen.views] == ["G1", "G2", "L1", "L2", "L3"]
+    for seen in gathered.seen.clips:
+        [moment] = seen.moments
+        assert moment.step == 1
+        assert [view.name for view in moment.panels] == ["G1", "G2", "L1", "L2", "L3"]
         assert any(np.array_equal(seen.clip.samples, one) for one in batch.clips.numpy())
-        for view in seen.views:
+        for view in moment.panels:
+            assert view.is_window
             assert 0 <= view.start_s <= view.start_s + view.duration_s <= 0.7
             assert len(view.frames) == round(view.duration_s * 100)
 
@@ -209,7 +212,7 @@ def test_a_run_that_has_not_finished(run: Path, source: Manifest, clips: Clips, 
     contents = gather(run, sources=[source], clips=clips, objective=objective, encoder=None)
     assert isinstance(contents.map, Absent)
     assert "has not finished" in contents.map.reason
-    assert isinstance(contents.seen, tuple)
+    assert isinstance(contents.seen, Seen)
 
 
 def test_one_group_has_no_neighbours(run: Path, source: Manifest, encoder: Encoder):
@@ -265,6 +268,8 @@ def test_hours_from_the_manifest(source: Manifest):
 def test_limits_are_checked():
     with pytest.raises(ValueError, match="n_points"):
         ReportConfig(n_points=0)
+    with pytest.raises(ValueError, match="n_drawn"):
+        ReportConfig(n_drawn=-1)
 
 
 def test_the_page_of_all_this_is_small(gathered: ReportContents):

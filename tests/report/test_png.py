@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from birdjepa.report.png import N_COLOURS, colour_map, data_uri, encode_png
+from birdjepa.report.png import HIDDEN, N_COLOURS, colour_map, data_uri, encode_png
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -43,6 +43,14 @@ def test_a_flat_picture_is_dark_and_equal_values_are_equal_bytes():
     flat = np.full((2, 3), -80.0)
     assert (decode(encode_png(flat, -80.0, -80.0)) == colour_map()[0]).all()
     assert encode_png(flat, -80.0, -80.0) == encode_png(flat.copy(), -80.0, -80.0)
+
+
+def test_nothing_is_there_in_a_grey_that_is_no_shade():
+    values = np.array([[np.nan, -5.0], [9.0, np.nan]])
+    pixels = decode(encode_png(values, 0.0, 1.0))
+    np.testing.assert_array_equal(pixels[[0, 1], [0, 1]], [HIDDEN, HIDDEN])
+    np.testing.assert_array_equal(pixels[[0, 1], [1, 0]], colour_map()[[0, -1]])
+    assert np.abs(colour_map().astype(int) - HIDDEN).sum(1).min() > 60
 
 
 def test_data_uri_holds_the_bytes():

@@ -94,7 +94,7 @@ def predict_folds(
     embeddings: Float[np.ndarray, "n d"],
     classes: Int[np.ndarray, " n"],
     groups: Int[np.ndarray, " n"],
-    parts: Sequence[tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]],
+    parts: Sequence[tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]],
     probe: LinearProbe,
     *,
     seed: int,

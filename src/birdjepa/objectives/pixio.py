@@ -23,7 +23,7 @@ from birdjepa.models.predictor import PredictorConfig
 from birdjepa.objectives.augment import GAIN_ONLY, AugmentConfig
 from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfig, ObjectiveOutput, Panel
 from birdjepa.objectives.masks import visible_and_hidden
-from birdjepa.objectives.patches import augmented_frames, panel, pool_seen, take
+from birdjepa.objectives.patches import augmented_frames, panel, pool_seen, take, unnormalised
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,12 +76,11 @@ class Pixio(Objective):
         tokens = patchify(self.encoder.front_end.normalise(frames), patch)
         index = drawn.hidden.unsqueeze(-1).expand_as(predicted)
         painted = unpatchify(tokens.scatter(1, index, predicted.to(tokens.dtype)), patch, front_end.n_mels)
+        raw = unnormalised(painted, frames, front_end)
         lent = " (mean and spread of each patch lent by the original)" if self.config.normalise_target else ""
         return [
             panel("visible", "what the encoder saw", frames, drawn.visible, patch),
-            panel(
-                "drawn", f"visible patches, and the hidden ones as drawn{lent}", self._raw(painted, frames), None, patch
-            ),
+            panel("drawn", f"visible patches, and the hidden ones as drawn{lent}", raw, None, patch),
             panel("original", "", frames, None, patch),
         ]
 
@@ -100,14 +99,6 @@ class Pixio(Objective):
         pooled = pool_seen(output, visible, n, encoder)
         share = torch.tensor(visible.shape[1] / n)
         return _Drawn(predicted, take(tokens, hidden), visible, hidden, pooled, share)
-
-    def _raw(self, normalised: Float[Tensor, "b t m"], frames: Float[Tensor, "b t m"]) -> Float[Tensor, "b t m"]:
-        """Frames before normalisation."""
-        config = self.encoder.front_end.config
-        if config.normalise == "fixed":
-            return normalised * config.std + config.mean
-        std, mean = torch.std_mean(frames, dim=(1, 2), keepdim=True)
-        return normalised * (std + 1e-3) + mean
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -2,8 +2,8 @@
 fine-tuning is.
 
 Single-label (softmax): cross-entropy with label smoothing. Multi-label: binary cross-entropy, or the asymmetric loss,
-which forgives the many absent classes their easy negatives. Mixup adds two clips' sound; a clip of a single-label mixture is
-either class by its share, one of a multi-label mixture has the classes of both.
+which forgives the many absent classes their easy negatives. Mixup adds two clips' sound; a single-label
+mixture is either class by its share, a multi-label one has the classes of both.
 
 Axes: b clips | s audio samples | c classes | n patches
 Source: Ridnik et al., "Asymmetric loss", arXiv 2009.14119; Zhang et al., mixup, arXiv 1710.09412.

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from birdjepa.models.classifier import Classifier
 from birdjepa.models.encoder import Encoder
 from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.finetune_config import FinetuneConfig
 
 
 def model_card(config: PretrainConfig, encoder: Encoder, n_recordings: int) -> str:
@@ -46,4 +48,40 @@ Pretrained on {n_recordings} recordings of:
 {data}
 
 The licence of these weights follows from the licences of those recordings: state it before you share them.
+"""
+
+
+def classifier_card(config: FinetuneConfig, classifier: Classifier, n_rows: int) -> str:
+    """README.md of a fine-tuned classifier's folder."""
+    encoder = classifier.encoder.config
+    width, depth, heads = encoder.vit.dimensions
+    n_parameters = sum(parameter.numel() for parameter in classifier.parameters())
+    data = Path(config.data).name if Path(config.data).is_absolute() else config.data
+    form = config.objective.head.form
+    kind = "any number of them a clip" if classifier.is_multi_label else "one of them a clip"
+    classes = "\n".join(f"- {name}" for name in classifier.classes)
+    return f"""---
+library_name: birdjepa
+pipeline_tag: audio-classification
+tags: [audio, bioacoustics, fine-tuned]
+---
+
+# A birdjepa classifier
+
+A vision transformer ({width} wide, {depth} blocks, {heads} heads) on log-mel spectrograms with a head ({form}),
+{n_parameters:,} parameters in all, fine-tuned on {n_rows} labelled rows of `{data}`.
+
+```python
+import birdjepa
+
+classifier = birdjepa.load_classifier("path/to/this/folder")
+out = classifier.predict(waveform, sampling_rate=44_100)
+out.probability  # one row per {encoder.clips.clip_s:g} s, one column per class in out.classes
+```
+
+`birdjepa.load` gives its encoder alone. It tells {len(classifier.classes)} classes apart, {kind}:
+
+{classes}
+
+The licence of these weights follows from the licences of the recordings: state it before you share them.
 """

@@ -32,6 +32,8 @@ class PretrainConfig:
     """Everything that is drawn in the run follows from it."""
     splits: tuple[str, ...] = ()
     """Rows of a manifest to learn from, by their split column; none given takes all."""
+    exclude: tuple[str, ...] = ()
+    """DATA whose recordings are left out wherever else they are named: what a probe will test."""
     columns: ColumnConfig = ColumnConfig()
     loader: LoaderConfig = LoaderConfig()
     front_end: LogMelConfig = LogMelConfig()

@@ -72,10 +72,12 @@ def resume(folder: Path, say: Say) -> PretrainResult:
 
 
 def open_sources(config: PretrainConfig) -> list[Manifest]:
-    """Manifests of the run's DATA, without their weights, narrowed to its splits."""
+    """Manifests of the run's DATA, without their weights, narrowed to its splits and to what is not excluded."""
     sources = [open_data(split_weight(data)[0], config.columns) for data in config.data]
     if config.splits:
         sources = _only_splits(config, sources)
+    if config.exclude:
+        sources = _without(config, sources)
     return [_only_labelled(source) for source in sources] if config.objective.needs_labels else sources
 
 
@@ -87,6 +89,23 @@ def _only_splits(config: PretrainConfig, sources: list[Manifest]) -> list[Manife
         if not rows:
             there = ", ".join(sorted(set(split)))
             raise UsageError(f"{source.name}: no rows with split {' or '.join(config.splits)}; there are {there}")
+        narrowed.append(source.select(rows))
+    return narrowed
+
+
+def _without(config: PretrainConfig, sources: list[Manifest]) -> list[Manifest]:
+    """What is not excluded, told by where the files lie; a source of which nothing is left is an error.
+
+    Raises:
+      UsageError: naming the source.
+    """
+    excluded = [open_data(data, config.columns) for data in config.exclude]
+    held_out = {held.path(row).resolve() for held in excluded for row in range(len(held))}
+    narrowed = []
+    for source in sources:
+        rows = [row for row in range(len(source)) if source.path(row).resolve() not in held_out]
+        if not rows:
+            raise UsageError(f"{source.name}: nothing is left without what --exclude names; leave it out of --data")
         narrowed.append(source.select(rows))
     return narrowed
 

@@ -4,6 +4,7 @@
 page and touches nothing else. Below them:
 
     gather_run, gather_data, gather_clips, gather_neighbourhood   files, tables, sound and embeddings into contents
+    gather_seen, drawing                                          what the objective showed; predictions as spectrograms
     curves, probes, seen, neighbourhood, data, header             a section of the page each
     charts, picture, sound, png                                   SVG charts; spectrograms; playable sound; PNG bytes
     html                                                          markup in which every text is escaped

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from birdjepa.core import files
-from birdjepa.report.contents import ReportContents
+from birdjepa.report.contents import ReportContents, Seen
 from birdjepa.report.curves import curves_section
 from birdjepa.report.data import data_section, origin_section
 from birdjepa.report.header import header
@@ -23,7 +23,7 @@ FILE = "report.html"
 PLACES = (
     ("curves", "Training"),
     ("probe", "Probe"),
-    ("views", "Views"),
+    ("views", "What it saw"),
     ("map", "Map"),
     ("neighbours", "Neighbours"),
     ("data", "Data"),
@@ -33,7 +33,7 @@ PLACES = (
 
 def build_report(contents: ReportContents) -> str:
     """The page. The same contents give the same bytes."""
-    seen = contents.seen if isinstance(contents.seen, tuple) else ()
+    seen = contents.seen.clips if isinstance(contents.seen, Seen) else ()
     played = [*contents.heard, *(each.clip for each in seen)]
     sounds = data_block("sounds", [sound_uri(clip.samples, clip.sampling_rate) for clip in played])
     body = (
@@ -48,7 +48,7 @@ def build_report(contents: ReportContents) -> str:
         tag("div", {"id": "tip", "role": "status", "hidden": True}),
         sounds,
     )  # fmt: skip
-    return _page(f"{contents.name} · birdjepa report", body)
+    return page(f"{contents.name} · birdjepa report", body)
 
 
 def write_report(folder: Path, contents: ReportContents) -> Path:
@@ -58,7 +58,8 @@ def write_report(folder: Path, contents: ReportContents) -> Path:
     return path
 
 
-def _page(title: str, body: tuple[Html, ...]) -> str:
+def page(title: str, body: tuple[Html, ...]) -> str:
+    """A whole page around its body: one file that asks nothing of the network."""
     style, script = _resource("page.css"), _resource("page.js")
     trusted = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (

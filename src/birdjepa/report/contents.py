@@ -5,7 +5,7 @@ Axes: t frames | m mel bands | s audio samples | n points | c classes
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,7 +18,9 @@ class ReportConfig:
     """How much a report holds. Its size grows with the number of clips that can be heard."""
 
     n_clips: int = 3
-    """Training clips shown with their views."""
+    """Training clips shown with what the encoder saw of them."""
+    n_drawn: int = 192
+    """Clips on which predictions in embedding space are turned back into spectrograms (A-JEPA); 0 draws none."""
     n_points: int = 1500
     """Rows embedded for the map and the neighbours, drawn at random where there are more."""
     n_queries: int = 8
@@ -32,6 +34,8 @@ class ReportConfig:
                 "n_clips, n_points, n_queries and n_neighbours must be at least 1, got "
                 f"{self.n_clips}, {self.n_points}, {self.n_queries}, {self.n_neighbours}"
             )
+        if self.n_drawn < 0:
+            raise ValueError(f"n_drawn must be 0 (off) or a number of clips, got {self.n_drawn}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,29 +78,82 @@ class HeardClip:
         return len(self.samples) / self.sampling_rate
 
 
+class Outline(NamedTuple):
+    """A rectangle on a picture, in shares of its width (from the left) and of its height (from the bottom)."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class SeenView:
-    """A view as the encoder saw it."""
+class SeenPanel:
+    """One picture of what became of a clip: a view, what was hidden, what was predicted."""
 
     name: str
-    """G1, G2... for global ones, L1... for local ones."""
+    """Such as G1, visible or targets."""
+    caption: str
+    """Few words on what is to be seen; empty where the name says it."""
     start_s: float
     """From the clip's start."""
     duration_s: float
+    is_window: bool
+    """Shows a part of the clip: a view."""
     frames: Float[np.ndarray, "w m"]
-    """Log-mel power in dB, augmented."""
+    """Log-mel power in dB, as the encoder got it or as it was drawn; NaN where hidden."""
+    outlines: tuple[Outline, ...] = ()
+    """Blocks that were asked for one by one."""
 
     @property
-    def is_global(self) -> bool:
-        return self.name.startswith("G")
+    def is_local(self) -> bool:
+        """A short view, by the name that views give it."""
+        return self.name.startswith("L")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SeenMoment:
+    """What was shown and asked of a clip at one step of the run, the first one being 1."""
+
+    step: int
+    panels: tuple[SeenPanel, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SeenClip:
-    """A training clip and its views."""
+    """A training clip, and what the encoder saw of it."""
 
     clip: HeardClip
-    views: tuple[SeenView, ...]
+    moments: tuple[SeenMoment, ...]
+    """By step."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Drawing:
+    """How well spectrograms can be drawn from predicted embeddings, on clips that the drawing decoder never saw."""
+
+    scores: Mapping[str, Estimate]
+    """R^2 of drawn target patches, by what they were drawn from; the trained predictor's first."""
+    lead: Estimate
+    """R^2 of the trained predictor's minus the untrained one's, on the same resampled recordings."""
+    n_fitted: int
+    """Clips that the decoders were fitted to."""
+    n_held: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Seen:
+    """What the encoder saw, and what it had to predict."""
+
+    objective: str
+    """The objective's name, as recipes spell it."""
+    n_steps: int
+    """Updates of the whole run."""
+    trained: int | Absent
+    """Step of the checkpoint whose weights drew and predicted, or why they are untrained."""
+    clips: tuple[SeenClip, ...]
+    drawing: Drawing | Absent | None
+    """None where predictions are no embeddings."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +282,7 @@ class ReportContents:
     """Rows of metrics.jsonl, ascending, a step once."""
     probes: tuple[ProbeResult, ...]
     scale: Scale | None
-    seen: tuple[SeenClip, ...] | Absent
+    seen: Seen | Absent
     map: EmbeddingMap | Absent
     queries: tuple[Query, ...] | Absent
     heard: tuple[HeardClip, ...]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from birdjepa.objectives.curriculum import hard_probability
 from birdjepa.report.charts import Line, line_chart, number
 from birdjepa.report.contents import ReportContents
 from birdjepa.report.html import Html, data_block, note, section, tag
@@ -21,10 +22,24 @@ class _Known(NamedTuple):
     share: bool = False
 
 
-KNOWN = {
+TERMS = {
     "loss": _Known("Loss", "falls, then levels off"),
     "invariance": _Known("Invariance", "distance between views of one clip: falls"),
     "sigreg_excess": _Known("SIGReg above its floor", "0 = embeddings look normal"),
+    "source_excess": _Known(
+        "Source prediction above its floor", "cross-entropy over recordings less its smoothing: falls"
+    ),
+    "train_accuracy": _Known("Accuracy in training", "of the head, on augmented training clips: not held out", True),
+    "added_sigreg": _Known("Added SIGReg above its floor", "before its weight; 0 = embeddings look normal"),
+    "added_variance": _Known("Added variance and covariance", "before its weight; 0 = spread out, uncorrelated"),
+    "added_diet": _Known("Added source prediction above its floor", "before its weight: falls"),
+}
+WATCHED = {
+    "target_std": _Known("Target std", "of the teacher's embeddings over patches: a fall to 0 is collapse"),
+    "visible_share": _Known("Visible share", "of the patches, which the encoder reads", True),
+    "hard_probability": _Known("Probability of hard masks", "the curriculum, as configured", True),
+    "context_share": _Known("Context share", "of the patches, which the context encoder reads", True),
+    "target_share": _Known("Target share", "of the patches; fewer where masks are hard", True),
     "effective_rank": _Known("Effective rank", "dimensions in use: a fall is collapse"),
     "embedding_std": _Known("Embedding std", "mean over dimensions: 0 is collapse"),
     "knn_accuracy": _Known("kNN accuracy", "neighbours from other recordings, by label", True),
@@ -34,7 +49,9 @@ KNOWN = {
     "grad_norm": _Known("Gradient norm", "before clipping: spikes are trouble"),
     "clips_per_s": _Known("Speed", "clips per second; dips are waiting for data"),
 }
+KNOWN = TERMS | WATCHED
 """Order of the page; what an objective logs beyond these comes after the loss terms under its own name."""
+ABOVE_A_FLOOR = ("sigreg_excess", "source_excess", "added_sigreg", "added_diet")
 
 
 def curves_section(contents: ReportContents) -> Html:
@@ -42,7 +59,7 @@ def curves_section(contents: ReportContents) -> Html:
         "Training",
         "The loss should fall and level off while effective rank and std stay up; a red vertical line is an alarm.",
     )
-    rows = contents.metrics
+    rows = _with_curriculum(contents)
     lines = [line for line in (_line(name, rows, contents) for name in _names(rows)) if line is not None]
     if not lines:
         return section("curves", title, lead, note("No curves: metrics.jsonl is missing or holds no numbers yet."))
@@ -85,10 +102,25 @@ def _figure(line: Line, steps: tuple[int, int], alarms: Sequence[tuple[int, str]
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Quantities in the order of the page."""
     logged = list(dict.fromkeys(name for row in rows for name in row if name not in NOT_CURVES))
-    known = [name for name in KNOWN if name in logged]
     others = [name for name in logged if name not in KNOWN]
-    after = sum(name in known for name in ("loss", "invariance", "sigreg_excess"))
-    return known[:after] + others + known[after:]
+    return [name for name in TERMS if name in logged] + others + [name for name in WATCHED if name in logged]
+
+
+def _with_curriculum(contents: ReportContents) -> Sequence[Mapping[str, Any]]:
+    """The logged rows, and in each the probability of hard masks at that step where the masks follow a curriculum."""
+    masks = _mapping(_mapping(contents.config.get("objective")).get("masks"))
+    n_steps = _mapping(contents.config.get("train")).get("steps")
+    if masks.get("kind") != "CurriculumConfig" or not n_steps:
+        return contents.metrics
+    pace, start = masks["pace"], float(masks["start"])
+    return [
+        {**row, "hard_probability": hard_probability((int(row["step"]) - 1) / n_steps, pace, start)}
+        for row in contents.metrics
+    ]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _line(name: str, rows: Sequence[Mapping[str, Any]], contents: ReportContents) -> Line | None:
@@ -110,8 +142,8 @@ def _line(name: str, rows: Sequence[Mapping[str, Any]], contents: ReportContents
 
 
 def _reference(name: str, contents: ReportContents) -> tuple[str, float] | None:
-    if name == "sigreg_excess":
-        return "the null floor", 0.0
+    if name in ABOVE_A_FLOOR:
+        return "the floor", 0.0
     if name in ("knn_accuracy", "probe_accuracy"):
         labels: dict[str, int] = {}
         for source in contents.sources:

@@ -8,12 +8,16 @@ from birdjepa.core.errors import UsageError, UserError
 from birdjepa.data.loader import Clips
 from birdjepa.data.sources import Manifest
 from birdjepa.models.encoder import Encoder
+from birdjepa.objectives import OBJECTIVES
 from birdjepa.objectives.base import Objective
 from birdjepa.report import gather_run
-from birdjepa.report.contents import Absent, Failure, ReportConfig, ReportContents, SeenClip, SourceSummary
-from birdjepa.report.gather_clips import scale_of, seen_clips
+from birdjepa.report.contents import Absent, Failure, ReportConfig, ReportContents, Seen, SourceSummary
+from birdjepa.report.gather_clips import scale_of
 from birdjepa.report.gather_data import summarise
 from birdjepa.report.gather_neighbourhood import Neighbourhood, look_around
+from birdjepa.report.gather_seen import look_at
+
+UNTRAINED = Absent("the run has saved no checkpoint")
 
 
 def gather(
@@ -23,15 +27,16 @@ def gather(
     clips: Clips | None,
     objective: Objective | None,
     encoder: Encoder | None,
+    trained: int | Absent = UNTRAINED,
     config: ReportConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReportContents:
     """Everything that a report of the run says.
 
-    Reads the folder, the sources' headers, one batch of clips and up to n_points stretches. sources, clips and
-    objective are the run's own (the objective's weights do not matter, for only its views are drawn); encoder is the
-    exported one, None where there is none yet. Without sources and clips the parts that need sound say so.
-    `progress(done, total)` is called while a source's rows are embedded.
+    Reads the folder, the sources' headers, some batches of clips and up to n_points stretches. sources, clips and
+    objective are the run's own; trained is the step of the checkpoint that the objective's weights were taken from, or
+    why they are untrained. encoder is the exported one, None where there is none yet. Without sources and clips the
+    parts that need sound say so. `progress(done, total)` is called while a source's rows are embedded.
 
     Raises:
       UsageError: if the folder holds no run, or one of its files is damaged.
@@ -55,7 +60,7 @@ def gather(
         metrics=gather_run.metrics_of(folder),
         probes=gather_run.probes_of(folder),
         scale=scale_of(front_end) if front_end else None,
-        seen=_seen(clips, objective, seed, config),
+        seen=_seen(clips, objective, described["config"], seed, trained, config),
         map=around.map,
         queries=around.queries,
         heard=around.heard,
@@ -65,12 +70,20 @@ def gather(
 
 
 def _seen(
-    clips: Clips | None, objective: Objective | None, seed: int, config: ReportConfig
-) -> tuple[SeenClip, ...] | Absent:
+    clips: Clips | None,
+    objective: Objective | None,
+    described: dict[str, Any],
+    seed: int,
+    trained: int | Absent,
+    config: ReportConfig,
+) -> Seen | Absent:
     if clips is None or objective is None:
         return Absent("the recordings are not at hand")
+    kind = (described.get("objective") or {}).get("kind")
+    name = next((name for name, known in OBJECTIVES.items() if known.__name__ == kind), "")
+    n_steps = int((described.get("train") or {}).get("steps") or 1)
     try:
-        return seen_clips(clips, objective, seed=seed, n_clips=config.n_clips)
+        return look_at(clips, objective, name=name, seed=seed, n_steps=n_steps, trained=trained, config=config)
     except UserError as error:
         return Absent(str(error))
 

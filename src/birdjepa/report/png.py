@@ -17,6 +17,8 @@ _STOPS = (
 """Dark violet over red to pale yellow, ever lighter, so that it also reads in grey."""
 N_COLOURS = 64
 """Shades of a picture: more than the eye tells apart, few enough to compress well."""
+HIDDEN = (128, 138, 150)
+"""Colour of what is not there (NaN): a grey that no shade comes near, between a light page and a dark one."""
 
 
 def colour_map() -> UInt8[np.ndarray, "c 3"]:
@@ -28,9 +30,12 @@ def colour_map() -> UInt8[np.ndarray, "c 3"]:
 
 
 def encode_png(values: Float[np.ndarray, "h w"], low: float, high: float) -> bytes:
-    """A PNG in which low and below is the first colour, high and above the last. Equal values give equal bytes."""
-    share = np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0)
-    index = np.rint(share * (N_COLOURS - 1)).astype(np.uint8)
+    """A PNG in which low and below is the first colour, high and above the last, and NaN is `HIDDEN`. Equal values give
+    equal bytes.
+    """
+    hidden = np.isnan(values)
+    share = np.clip((np.where(hidden, low, values) - low) / max(high - low, 1e-12), 0.0, 1.0)
+    index = np.where(hidden, N_COLOURS, np.rint(share * (N_COLOURS - 1))).astype(np.uint8)
     height, width = index.shape
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # 8 bits per pixel, palette, no interlace
     lines = np.concatenate(
@@ -38,7 +43,7 @@ def encode_png(values: Float[np.ndarray, "h w"], low: float, high: float) -> byt
     )  # each line begins with its filter: none
     chunks = (
         (b"IHDR", header),
-        (b"PLTE", colour_map().tobytes()),
+        (b"PLTE", colour_map().tobytes() + bytes(HIDDEN)),
         (b"IDAT", zlib.compress(lines.tobytes(), 9)),
         (b"IEND", b""),
     )

@@ -1,0 +1,337 @@
+"""The comparison job: several objectives on equal terms, as a table of probes with intervals over seeds.
+
+Equal terms: the same recordings in the same order, front end, patches, encoder, pooling, batch and schedule, the same
+number of steps or the same minutes, and the same probe in the same folds. What still differs between two recipes is
+listed beside the table. Each run is a process of its own, so that its memory can be told, and a run folder like any
+other: it can be stopped, and what is finished is not done again.
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from birdjepa.benchmark.bootstrap import Estimate, interval
+from birdjepa.benchmark.logistic import LinearProbe
+from birdjepa.core import config as configs
+from birdjepa.core import files
+from birdjepa.core.errors import EXIT_PARTIAL, EXIT_REQUEUE, Interrupted, UsageError, UserError
+from birdjepa.core.provenance import provenance
+from birdjepa.data.sources import split_weight
+from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.named import RECIPES
+from birdjepa.recipes.probe import ProbeConfig, probe
+from birdjepa.recipes.run_folder import Say
+from birdjepa.train.sinks import METRICS, read_metrics
+
+COMMAND = (sys.executable, "-c", "import sys; from birdjepa.cli import main; sys.exit(main())")
+CALIBRATION_STEPS = 6
+STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom."""
+FLOORS = ("logmel", "random")
+MAY_DIFFER = tuple(
+    f"config.{name}" for name in ("objective", "added", "optim", "schedule.final_weight_decay", "data", "exclude")
+)
+"""What belongs to an objective, or follows from its need of labels."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """What is compared, on what, for how long."""
+
+    objectives: tyro.conf.Positional[tuple[str, ...]]
+    """Recipes by name, or files (.toml, config.json) that hold a whole configuration or name one by `recipe`."""
+    data: tuple[str, ...]
+    """DATA to learn from, without labels but for objectives that need them."""
+    out: Path = Path("runs/compare")
+    """Folder for all runs, compare.json and compare.html. The same command again goes on."""
+    config: Path | None = None
+    """Settings laid over every recipe (.toml), such as a smaller batch or encoder."""
+    steps: int = 0
+    """Updates of each run."""
+    minutes: float = 0.0
+    """Instead of steps: training time of each run; its number of steps follows from a few timed ones."""
+    n_seeds: int = 3
+    """Runs of each objective."""
+    seed: int = 0
+    """The first seed; runs of one seed see the same recordings in the same order."""
+    probe_data: str
+    """DATA with labels, for the probe. Objectives that learn from labels never hear its recordings."""
+    folds: str = ""
+    """Column of its folds, as for birdjepa probe."""
+    strengths: tuple[float, ...] = LinearProbe().strengths
+    """Candidates for the linear probe's C."""
+
+    def __post_init__(self) -> None:
+        if (self.steps > 0) == (self.minutes > 0) or self.steps < 0 or self.minutes < 0:
+            raise ValueError("give either --steps or --minutes, a positive number")
+        if not self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError("name each objective once, and at least one")
+        if self.n_seeds < 2:
+            raise ValueError(f"n_seeds must be at least 2, for intervals over seeds; got {self.n_seeds}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One objective with one seed."""
+
+    name: str
+    seed: int
+    folder: Path
+    config: PretrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    accuracy: Estimate
+    """Mean over seeds, and its interval over them."""
+    ahead: Estimate | None
+    """The seeds' mean minus that of random weights, its interval over recordings; None for the floors."""
+    seeds: tuple[float, ...]
+    """Accuracy of each seed."""
+    steps: int
+    step_s: float
+    """Median time of a step; NaN for the floors."""
+    memory_mib: float
+    """Largest peak of resident memory of a run."""
+
+    def to_json(self) -> dict[str, Any]:
+        ahead = self.ahead.to_json() if self.ahead else None
+        return {**dataclasses.asdict(self), "accuracy": self.accuracy.to_json(), "ahead": ahead}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    rows: tuple[Row, ...]
+    """Objectives in the order asked for, then the floors."""
+    differences: tuple[str, ...]
+    """Settings other than the objective's own that two recipes do not share."""
+    described: dict[str, Any]
+    curves: dict[str, tuple[tuple[int, float], ...]]
+    """Loss of each objective's first seed by step."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"rows": [row.to_json() for row in self.rows], "differences": self.differences, **self.described}
+
+
+def compare(config: CompareConfig, say: Say) -> Comparison:
+    """Trains and probes whatever is not done yet, and puts the table together.
+
+    Raises:
+      UsageError: if a recipe is unknown, or the folder holds another comparison.
+      Interrupted: a run was stopped by a signal; the same command goes on.
+    """
+    config.out.mkdir(parents=True, exist_ok=True)
+    recipes = {name: _configuration(name, config) for name in map(_short, config.objectives)}
+    steps = _steps(recipes, config, say)
+    runs = [
+        _run_of(name, recipe, steps[name], seed, config) for seed in _seeds(config) for name, recipe in recipes.items()
+    ]
+    for number, run in enumerate(runs, start=1):
+        say(f"run {number} of {len(runs)}: {run.name}, seed {run.seed}, {run.config.train.steps} steps")
+        _train(run, say)
+        _probe(run, config, say)
+    compared = _put_together(runs, list(recipes), config)
+    files.write_json(config.out / "compare.json", compared.to_json())
+    return compared
+
+
+def _seeds(config: CompareConfig) -> range:
+    return range(config.seed, config.seed + config.n_seeds)
+
+
+def _short(objective: str) -> str:
+    """A recipe's name, or a file's path."""
+    if objective in RECIPES or Path(objective).is_file():
+        return objective
+    raise UsageError(f"{objective!r} is neither a recipe ({', '.join(RECIPES)}) nor a file")
+
+
+def _configuration(name: str, config: CompareConfig) -> PretrainConfig:
+    """A recipe with the common settings over it."""
+    if name in RECIPES:
+        made = RECIPES[name]()
+    else:
+        settings = dict(configs.read_file(Path(name)))
+        recipe = settings.pop("recipe", "lejepa")
+        if recipe not in RECIPES:
+            raise UsageError(f"{name}: recipe {recipe!r} is unknown; there are {', '.join(RECIPES)}")
+        made = configs.overlay(RECIPES[recipe](), settings, where=name)
+    if config.config is not None:
+        made = configs.overlay(made, configs.read_file(config.config), where=str(config.config))
+    probed = Path(config.probe_data).resolve()
+    data, exclude = config.data, ()
+    if made.objective.needs_labels:
+        data = tuple(each for each in data if Path(split_weight(each)[0]).resolve() != probed)
+        exclude = (config.probe_data,)
+    made = dataclasses.replace(made, data=data, exclude=exclude, report=False)
+    made.check()
+    return made
+
+
+def _run_of(name: str, recipe: PretrainConfig, steps: int, seed: int, config: CompareConfig) -> Run:
+    stem = name if name in RECIPES else Path(name).stem
+    folder = config.out / f"{stem}-seed{seed}"
+    probe_off = dataclasses.replace(recipe.train.probe, enabled=False)
+    train = dataclasses.replace(recipe.train, steps=steps, probe=probe_off)
+    return Run(name, seed, folder, dataclasses.replace(recipe, out=folder, seed=seed, train=train))
+
+
+def _steps(recipes: dict[str, PretrainConfig], config: CompareConfig, say: Say) -> dict[str, int]:
+    """Updates of each objective; those found by timing are kept, so that going on means the same runs."""
+    if config.steps:
+        return dict.fromkeys(recipes, config.steps)
+    kept = config.out / "steps.json"
+    found = configs.read_file(kept) if kept.exists() else {}
+    for name, recipe in recipes.items():
+        if name not in found:
+            say(f"timing {CALIBRATION_STEPS} steps of {name}")
+            timed = _run_of(name, recipe, CALIBRATION_STEPS, config.seed, config)
+            folder = config.out / f".timing-{Path(name).stem}"
+            every = dataclasses.replace(timed.config.train, log_every=1)
+            timed_config = dataclasses.replace(timed.config, out=folder, train=every)
+            _train(dataclasses.replace(timed, folder=folder, config=timed_config), say)
+            seconds = _step_seconds(folder, recipe.train.batch_size)
+            found[name] = max(1, round(config.minutes * 60 / seconds))
+            files.write_json(kept, found)
+    return {name: int(found[name]) for name in recipes}
+
+
+def _train(run: Run, say: Say) -> None:
+    """Runs it to its end, from where it stands; notes the peak of its memory."""
+    if (run.folder / "encoder" / "config.json").exists():
+        _require_same(run)
+        return
+    if (run.folder / "config.json").exists():
+        _require_same(run)
+        arguments = ["--resume", str(run.folder)]
+    else:
+        asked = run.folder.with_name(f"{run.folder.name}.json")
+        files.write_json(asked, configs.to_json(run.config))
+        arguments = ["--config", str(asked)]
+    process = subprocess.Popen([*COMMAND, "pretrain", *arguments], stdout=subprocess.DEVNULL)
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except KeyboardInterrupt:
+        process.wait()
+        raise Interrupted(f"stopped in {run.folder}; the same command goes on") from None
+    process.returncode = code = os.waitstatus_to_exitcode(status)
+    if code in (EXIT_REQUEUE, -15, -2):
+        raise Interrupted(f"stopped in {run.folder}; the same command goes on")
+    if code not in (0, EXIT_PARTIAL):
+        raise UserError(f"{run.folder}: pretraining ended with exit code {code}; what it said is above")
+    unit = 1 if sys.platform == "darwin" else 1024
+    files.write_json(run.folder / "memory.json", {"peak_mib": usage.ru_maxrss * unit / 2**20})
+    say(f"{run.name}, seed {run.seed}: trained")
+
+
+def _require_same(run: Run) -> None:
+    saved = configs.read_file(run.folder / "config.json")
+    differs = configs.difference(saved, configs.to_json(run.config))
+    if differs:
+        raise UsageError(f"{run.folder}: holds another run ({'; '.join(differs[:3])}); choose another --out")
+
+
+def _probe(run: Run, config: CompareConfig, say: Say) -> None:
+    """Probes the run's encoder and both floors, and keeps every prediction."""
+    kept = run.folder / "compared.json"
+    if kept.exists():
+        return
+    linear = LinearProbe(strengths=config.strengths)
+    asked = ProbeConfig(data=config.probe_data, folds=config.folds, seed=run.seed, linear=linear)
+    result = probe(run.folder / "encoder", asked, say)
+    scores = {"encoder": result.score, **result.floors}
+    right = {name: (score.truth == score.predicted).astype(int).tolist() for name, score in scores.items()}
+    files.write_json(kept, {"groups": result.score.groups, "right": right, "n_classes": result.score.n_classes})
+
+
+def _put_together(runs: Sequence[Run], names: Sequence[str], config: CompareConfig) -> Comparison:
+    kept = {(run.name, run.seed): json.loads((run.folder / "compared.json").read_text()) for run in runs}
+    groups = next(iter(kept.values()))["groups"]
+    if any(each["groups"] != groups for each in kept.values()):
+        raise UserError(f"{config.out}: runs were probed on different examples, for some could not be read")
+
+    def right(name: str, what: str) -> np.ndarray:
+        """Whether each example is predicted rightly, a row for each seed."""
+        return np.array([kept[name, seed]["right"][what] for seed in _seeds(config)], dtype=np.float64)
+
+    rows = []
+    random = np.concatenate([right(name, "random") for name in names])
+    for name in names:
+        ours = right(name, "encoder")
+        mine = [run for run in runs if run.name == name]
+        difference = ours.mean(0) - right(name, "random").mean(0)
+        step_s = statistics.median(_step_seconds(run.folder, run.config.train.batch_size) for run in mine)
+        memory = max(float(configs.read_file(run.folder / "memory.json")["peak_mib"]) for run in mine)
+        rows.append(
+            Row(
+                name if name in RECIPES else Path(name).stem,
+                over_seeds(ours.mean(1).tolist()),
+                interval(lambda w, d=difference: w @ d / w.sum(1), groups, seed=config.seed),
+                tuple(ours.mean(1).tolist()),
+                mine[0].config.train.steps,
+                step_s,
+                memory,
+            )
+        )
+    nan = float("nan")
+    of_seeds = random[: config.n_seeds].mean(1).tolist()
+    rows.append(Row("random weights", over_seeds(of_seeds), None, tuple(of_seeds), 0, nan, nan))
+    logmel = right(names[0], "logmel")[0]
+    estimate = interval(lambda w: w @ logmel / w.sum(1), groups, seed=config.seed)
+    rows.append(Row("log-mel statistics", estimate, None, (float(logmel.mean()),), 0, nan, nan))
+    described = {
+        "data": list(config.data),
+        "probe_data": config.probe_data,
+        "folds": config.folds,
+        "n_seeds": config.n_seeds,
+        "seed": config.seed,
+        "budget": f"{config.steps} steps" if config.steps else f"{config.minutes:g} minutes of training",
+        "n_examples": len(groups),
+        "n_groups": len(set(groups)),
+        "batch_size": runs[0].config.train.batch_size,
+        "encoder": configs.to_json(runs[0].config.encoder),
+        "provenance": provenance(),
+    }
+    curves = {run.name: tuple(_curve(run.folder)) for run in runs if run.seed == config.seed}
+    return Comparison(tuple(rows), tuple(_differences(runs)), described, curves)
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean and its 95 % interval by Student's t: what training once more with another seed would give on average."""
+    mean, n = statistics.fmean(values), len(values)
+    quantile = STUDENT[n - 2] if n - 2 < len(STUDENT) else 1.96
+    half = quantile * statistics.stdev(values) / n**0.5
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _step_seconds(folder: Path, batch_size: int) -> float:
+    """Median time of a step, from what the run logged; its first step warms up."""
+    rates = [row["clips_per_s"] for row in read_metrics(folder / METRICS) if row["step"] > 1 and row.get("clips_per_s")]
+    return batch_size / statistics.median(rates) if rates else float("nan")
+
+
+def _curve(folder: Path) -> Iterator[tuple[int, float]]:
+    yield from ((row["step"], row["loss"]) for row in read_metrics(folder / METRICS) if row.get("loss") is not None)
+
+
+def _differences(runs: Sequence[Run]) -> Iterator[str]:
+    """What two recipes do not share besides objective, optimiser and added terms."""
+    first = configs.to_json(runs[0].config)
+    for run in {run.name: run for run in reversed(runs)}.values():
+        for line in configs.difference(first, configs.to_json(run.config), where="config"):
+            where = line.partition(":")[0]
+            same_run = where in ("config.out", "config.seed", "config.train.steps")
+            if not same_run and not where.startswith(MAY_DIFFER):
+                yield f"{run.name} against {runs[0].name}: {line}"
