@@ -1,6 +1,7 @@
-"""A pretraining run small enough for tests: tones in noise, a nano encoder, a step in milliseconds."""
+"""Runs small enough for tests, of pretraining and of fine-tuning: tones in noise, a nano encoder, quick steps."""
 
 import csv
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from birdjepa.checkpoint import store
 from birdjepa.core import config as configs
 from birdjepa.core import random
 from birdjepa.data.loader import LoaderConfig
+from birdjepa.data.sources import ColumnConfig
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.projector import ProjectorConfig
 from birdjepa.models.vit import VitConfig
@@ -24,6 +26,7 @@ from birdjepa.objectives.augment import AugmentConfig
 from birdjepa.objectives.lejepa import LejepaConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.finetune_config import FinetuneConfig, for_encoder
 from birdjepa.train.config import MonitorConfig, TrainConfig
 
 torch.set_num_threads(1)  # what is this small only waits for its threads
@@ -114,3 +117,47 @@ def differences(one: Path, other: Path) -> list[str]:
     found += [] if metrics(one) == metrics(other) else ["metrics.jsonl"]
     exported = [(run / "encoder" / "model.safetensors").read_bytes() for run in (one, other)]
     return found + ([] if exported[0] == exported[1] else ["encoder"])
+
+
+def write_folds(folder: Path, n: int = 12, *, damaged: int = 0) -> Path:
+    """The recordings of `write_songs` with folds a and b, splits train / val / test, and labels of which one has two.
+    Returns the manifest.
+    """
+    songs = write_songs(folder, n, damaged=damaged)
+    with songs.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        row["fold"] = "ab"[number // 2 % 2]
+        row["split"] = ("train", "train", "val", "test")[number // 2 % 4]
+        row["labels"] = "low;high" if number == 1 else row["label"]
+    with (folder / "folds.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=["path", "label", "fold", "split", "labels"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "folds.csv"
+
+
+def write_encoder(folder: Path) -> Path:
+    """An encoder folder as pretraining leaves it, of random weights."""
+    config = tiny(Path("none"), folder).encoder_config()
+    return config.build().initialise(5).save(folder, card="", provenance={})
+
+
+def tiny_finetune(encoder: Path, data: Path, out: Path, **changes: Any) -> FinetuneConfig:
+    """A whole fine-tuning configuration; changes are fields of FinetuneConfig or, behind them, of its TrainConfig."""
+    settings: dict[str, Any] = {"steps": 6, "batch_size": 4, "checkpoint_every": 2, "log_every": 1, "threads": 1}
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    train = {**settings, **{name: value for name, value in changes.items() if name in names}}
+    default = for_encoder(encoder)
+    made = dataclasses.replace(
+        default,
+        data=str(data),
+        out=out,
+        seed=3,
+        columns=ColumnConfig(labels="none"),
+        loader=dataclasses.replace(default.loader, clip_s=0.9, workers=0),
+        evaluate_every=2,
+        validation=0.25,
+        train=dataclasses.replace(default.train, **train, monitor=MonitorConfig(every=2, bank=16, least_rank=0.0)),
+    )
+    return dataclasses.replace(made, **{name: value for name, value in changes.items() if name not in names})

@@ -1,15 +1,17 @@
 """Self-supervised encoders for sound: pretrain on your own recordings, probe, embed, report.
 
 `birdjepa.load(folder)` gives a pretrained encoder; `encoder.embed(waveform, sampling_rate=...)` its embedding.
+`birdjepa.load_classifier(folder)` gives a fine-tuned one; `classifier.predict(waveform, sampling_rate=...)` its scores.
 Importing this package costs nothing: torch is imported by the first call that needs it.
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "load_classifier"]
 
 if TYPE_CHECKING:
+    from birdjepa.models.classifier import load_classifier
     from birdjepa.models.encoder import load
 
 
@@ -18,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from birdjepa.models.encoder import load
 
         return load
+    if name == "load_classifier":
+        from birdjepa.models.classifier import load_classifier
+
+        return load_classifier
     raise AttributeError(f"module 'birdjepa' has no attribute {name!r}")

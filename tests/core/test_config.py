@@ -189,3 +189,17 @@ def test_differences_are_one_line_each():
     assert "part.a: 1 -> 9" in lines
     assert 'either.kind: "Right" -> "Left"' in lines
     assert "either.b: 0.5 -> null" in lines
+
+
+def test_a_file_can_choose_another_kind_and_gets_its_defaults():
+    from birdjepa.recipes.named import RECIPES
+
+    base = RECIPES["ajepa"]()
+    changed = configs.overlay(base, {"objective": {"masks": {"kind": "BlockMaskConfig", "n_targets": 2}}})
+    assert type(changed.objective.masks).__name__ == "BlockMaskConfig"
+    assert changed.objective.masks.n_targets == 2
+    assert changed.objective.masks.scale == (0.15, 0.2)
+    other = configs.overlay(base, {"objective": {"kind": "PixioConfig", "share": 0.5}})
+    assert (type(other.objective).__name__, other.objective.share) == ("PixioConfig", 0.5)
+    with pytest.raises(UsageError, match="kind must be one of"):
+        configs.overlay(base, {"objective": {"masks": {"kind": "NoSuchConfig"}}})

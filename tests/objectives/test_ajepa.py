@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from birdjepa.models.patch import patchify, unpatchify
 from birdjepa.models.predictor import PredictorConfig
-from birdjepa.objectives.ajepa import Ajepa, AjepaConfig, latent_loss
+from birdjepa.objectives.ajepa import Ajepa, AjepaConfig, latent_loss, standardised
 from birdjepa.objectives.base import Chance
 from birdjepa.objectives.curriculum import CurriculumConfig
 from birdjepa.objectives.masks import BlockMaskConfig, ComplementMaskConfig, RandomMaskConfig, StripeMaskConfig
@@ -101,6 +101,13 @@ def test_targets_are_standardised_over_their_width_or_as_they_are() -> None:
     raw, standard = plain.look(frames, CHANCE).target, normed.look(frames, CHANCE).target
     torch.testing.assert_close(F.layer_norm(raw, raw.shape[-1:]), standard)
     torch.testing.assert_close(standard.mean(-1), torch.zeros(standard.shape[:2]), rtol=0, atol=1e-5)
+
+
+def test_instance_norm_takes_away_what_all_patches_of_a_clip_share() -> None:
+    embeddings = torch.randn(2, 30, 4, generator=torch.Generator().manual_seed(0)) + torch.tensor([9.0, 0.0, -5.0, 1.0])
+    found = standardised(embeddings, "instance")
+    torch.testing.assert_close(found.mean(1), torch.zeros(2, 4), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.var(1, unbiased=False), torch.ones(2, 4), rtol=0, atol=1e-4)
 
 
 def test_the_losses_equal_torchs() -> None:

@@ -142,12 +142,13 @@ def test_intervals_over_seeds_are_students() -> None:
         ({"steps": 0}, "either --steps or --minutes"),
         ({"objectives": ("pixio", "pixio")}, "each objective once"),
         ({"n_seeds": 1}, "at least 2"),
+        ({"data": ()}, "--data and --probe-data are missing"),
     ],
 )
 def test_bad_settings_are_refused(changes: dict, told: str) -> None:
     asked = {"objectives": ("pixio",), "data": ("x",), "probe_data": "y", "steps": 1, **changes}
-    with pytest.raises(ValueError, match=told):
-        CompareConfig(**asked)
+    with pytest.raises(UsageError, match=told):
+        CompareConfig(**asked).check()
 
 
 def test_an_unknown_objective_is_refused(tmp_path: Path) -> None:

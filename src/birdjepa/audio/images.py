@@ -117,7 +117,7 @@ def write_images(folder: Path, config: ImagesConfig, *, progress: Callable[[int,
       MissingExtraError: if the digits are asked for and scikit-learn is not installed.
     """
     chosen = _chosen(config)
-    with synth._whole_folder(Path(folder)) as temporary:
+    with files.whole_folder(Path(folder)) as temporary:
         (temporary / "images").mkdir()
         rows: list[dict[str, object]] = []
         for image, fold in chosen:

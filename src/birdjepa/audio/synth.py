@@ -8,12 +8,9 @@ the way to the file in `synth_air`.
 Axes: s audio samples
 """
 
-import contextlib
 import dataclasses
 import json
-import secrets
 import shlex
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +21,6 @@ from jaxtyping import Float
 from birdjepa import __version__
 from birdjepa.audio import synth_air, synth_voices
 from birdjepa.core import files, random
-from birdjepa.core.errors import UsageError
 
 VERSION = 1
 """Raised whenever the same configuration gives other samples or labels."""
@@ -156,7 +152,7 @@ def write_dataset(folder: Path, config: SynthConfig, *, progress: Callable[[int,
     Raises:
       UsageError: if folder exists and cannot be taken: it is a file or not empty.
     """
-    with _whole_folder(Path(folder)) as temporary:
+    with files.whole_folder(Path(folder)) as temporary:
         rows: list[dict[str, object]] = []
         annotations: list[dict[str, object]] = []
         for row, samples, syllables in _recordings(config):
@@ -248,39 +244,6 @@ def _annotation(syllable: Syllable) -> dict[str, object]:
     for name, digits in (("onset_s", 6), ("offset_s", 6), ("low_hz", 1), ("high_hz", 1)):
         row[name] = f"{row[name]:.{digits}f}"
     return row
-
-
-@contextlib.contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder beside folder that takes its name when the block ends well and is removed otherwise."""
-    _claim(folder)
-    folder = folder.absolute()
-    temporary = folder.with_name(f".{folder.name[:100]}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be made ({error.strerror}): name a folder that you may write to") from error
-    try:
-        yield temporary
-        _claim(folder)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _claim(folder: Path) -> None:
-    """Makes way for a new folder: an empty one is removed, anything else is refused."""
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if not folder.is_dir() or any(folder.iterdir()):
-        what = "holds files already" if folder.is_dir() else "is a file"
-        raise UsageError(f"{folder} {what}: name a new folder for the data set, or remove this one first")
-    if folder.resolve() == Path.cwd():
-        raise UsageError(f"{folder} is the working folder, which cannot be replaced: name a new folder inside it")
-    try:
-        folder.rmdir()
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be replaced ({error.strerror}): name a new folder inside it") from error
 
 
 def _readme(config: SynthConfig, name: str) -> str:

@@ -169,7 +169,7 @@ def _choose_strengths(
     problems, tests = [], []
     for outer, train in enumerate(trains):
         _, inner_groups = np.unique(groups[train], return_inverse=True)
-        n_inner = min(probe.n_inner_folds, inner_groups.max() + 1)
+        n_inner = min(probe.n_inner_folds, int(inner_groups.max()) + 1)
         if n_inner < 2:
             raise UsageError("choosing C needs a training part with 2 groups (recordings) or more; fix C instead")
         fold = spread_groups(y.cpu().numpy()[train], inner_groups, n_inner, seed)

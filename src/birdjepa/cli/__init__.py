@@ -9,10 +9,13 @@ from birdjepa.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
 
 VERBS = {
     "pretrain": "learn an encoder from recordings, without labels",
+    "finetune": "train an encoder and a head on labels, and score them on what was held out",
+    "predict": "scores and label files of a fine-tuned classifier for a folder or manifest",
     "embed": "embeddings of a folder or manifest into one Parquet file",
+    "compare": "several objectives on equal terms: a table of probes with intervals over seeds",
     "probe": "how much a frozen encoder knows about labels, beside two floors",
     "report": "one HTML file that shows a run",
-    "data": "synth: labelled synthetic bird songs; scan: what is in a collection, and what is damaged",
+    "data": "synth: labelled synthetic bird songs; images: digits as sound; scan: what is there, what is damaged",
     "doctor": "versions, processor, memory, audio formats, free disk on one screen",
 }
 
@@ -26,6 +29,7 @@ first steps:
   birdjepa data synth songs/ --n-species 12
   birdjepa pretrain lejepa --data songs/metadata.csv --out runs/first --train.steps 300
   birdjepa probe runs/first/encoder --data songs/metadata.csv --folds fold
+  birdjepa finetune runs/first/encoder --data songs/metadata.csv --folds fold --out runs/finetuned
 
 exit codes: 0 done, 1 failed, 2 usage, 3 finished but some inputs were refused (failures.csv),
 75 stopped and saved: go on with --resume

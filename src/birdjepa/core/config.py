@@ -43,6 +43,8 @@ def from_json(cls: type[T], value: Any, *, where: str = "") -> T:
 def overlay(config: T, changes: Mapping[str, Any], *, where: str = "config") -> T:
     """The configuration with nested changes laid over it, as a TOML file gives them.
 
+    A `kind` other than the present one starts from that kind's defaults.
+
     Raises:
       UsageError: as from_json.
     """
@@ -53,7 +55,7 @@ def overlay(config: T, changes: Mapping[str, Any], *, where: str = "config") -> 
             continue
         if name not in hints:
             raise UsageError(f"{where} has no setting {name!r}{_suggest(name, hints)}")
-        old, inside = getattr(config, name), f"{where}.{name}"
+        old, inside = _of_kind(hints[name], value, getattr(config, name)), f"{where}.{name}"
         kind = type(old).__name__
         nested = dataclasses.is_dataclass(old) and isinstance(value, Mapping) and value.get("kind", kind) == kind
         values[name] = overlay(old, value, where=inside) if nested else _parse(hints[name], value, inside)
@@ -61,6 +63,22 @@ def overlay(config: T, changes: Mapping[str, Any], *, where: str = "config") -> 
         return dataclasses.replace(config, **values)  # pyright: ignore[reportArgumentType, reportType]
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from None
+
+
+def _of_kind(hint: Any, value: Any, old: Any) -> Any:
+    """The old value, or the defaults of the union's member that the new value names."""
+    if not isinstance(value, Mapping) or value.get("kind", type(old).__name__) == type(old).__name__:
+        return old
+    kinds = (kind for kind in get_args(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind))
+    named: dict[str, Any] = {kind.__name__: kind for kind in kinds}
+    chosen = named.get(value["kind"])
+    if chosen is None or any(_is_required(field) for field in dataclasses.fields(chosen)):
+        return old
+    return chosen()
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def read_file(path: Path) -> dict[str, Any]:

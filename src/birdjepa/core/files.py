@@ -10,9 +10,12 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from birdjepa.core.errors import UsageError
 
 
 def write_bytes(path: Path | str, data: bytes, *, durable: bool = True) -> None:
@@ -60,6 +63,39 @@ def replacing(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
             sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder beside folder that takes its name when the block ends well and is removed otherwise."""
+    _claim(folder)
+    folder = folder.absolute()
+    temporary = folder.with_name(f".{folder.name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made ({error.strerror}): name a folder that you may write to") from error
+    try:
+        yield temporary
+        _claim(folder)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _claim(folder: Path) -> None:
+    """Makes way for a new folder: an empty one is removed, anything else is refused."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        what = "holds files already" if folder.is_dir() else "is a file"
+        raise UsageError(f"{folder} {what}: name a new folder for the data set, or remove this one first")
+    if folder.resolve() == Path.cwd():
+        raise UsageError(f"{folder} is the working folder, which cannot be replaced: name a new folder inside it")
+    try:
+        folder.rmdir()
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be replaced ({error.strerror}): name a new folder inside it") from error
 
 
 def sync(path: Path | str) -> None:

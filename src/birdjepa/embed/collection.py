@@ -13,13 +13,14 @@ import contextlib
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 import safetensors.torch
+from torch import nn
 
 from birdjepa.audio.clips import ClipConfig
 from birdjepa.core import config as configs
@@ -28,7 +29,7 @@ from birdjepa.core.errors import InputError, Interrupted, LabelError
 from birdjepa.core.provenance import versions
 from birdjepa.data.sources import Manifest
 from birdjepa.embed.batching import Batcher
-from birdjepa.embed.embedders import Pooled, Precision, geometry_of, require_confined, stretch_of_row
+from birdjepa.embed.embedders import Embedder, Pooled, Precision, geometry_of, require_confined, stretch_of_row
 from birdjepa.embed.parts import COLUMNS, Cursor, Part, PartStore, PartSummary, Refusal, first_refusals
 from birdjepa.embed.reading import ReadConfig, Request, Stretch, read_ahead
 from birdjepa.models.encoder import Encoder
@@ -116,12 +117,43 @@ def embed_collection(
       UsageError: if `out` or its parts belong to another encoder, data or settings; for CLS pooling of segments.
       Interrupted: when stop() says so; finished parts are kept.
     """
-    config, out = config or EmbedConfig(), Path(out)
+    config = config or EmbedConfig()
     pooling = config.pooling or encoder.config.pooling
-    encoder_config = dataclasses.replace(encoder.config, clips=config.clips or encoder.config.clips)
-    embedder = Pooled(encoder, pooling, config.precision)
+    return embed_by(
+        Pooled(encoder, pooling, config.precision),
+        {**encoder_identity(encoder), "pooling": pooling},
+        manifest,
+        out,
+        config,
+        provenance=provenance,
+        progress=progress,
+        stop=stop,
+    )
+
+
+def embed_by(
+    embedder: Embedder,
+    identity: Mapping[str, Any],
+    manifest: Manifest,
+    out: Path | str,
+    config: EmbedConfig,
+    *,
+    provenance: dict[str, Any],
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> EmbedSummary:
+    """`embed_collection` by any embedder, whose vectors become the column `embedding`.
+
+    identity is JSON that decides the embedder's numbers. Of config, pooling says nothing here: the embedder has its
+    own, and config.precision must be what it was made with.
+
+    Raises:
+      UsageError, Interrupted: as `embed_collection`.
+    """
+    out = Path(out)
+    encoder_config = dataclasses.replace(embedder.config, clips=config.clips or embedder.config.clips)
     require_confined([embedder], manifest)
-    store = PartStore(out, _identity(encoder, manifest, config, pooling))
+    store = PartStore(out, _identity(identity, encoder_config.clips, manifest, config))
     found = store.finished()
     if found is not None:
         return _summary_of(out, found)
@@ -165,9 +197,9 @@ def embed_collection(
     )
 
 
-def weights_sha256(encoder: Encoder) -> str:
-    """Hash of the weights: the `weights_sha256` in the encoder folder's config.json."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+def weights_sha256(module: nn.Module) -> str:
+    """Hash of an encoder's weights, or a head's: the `weights_sha256` in its folder's config.json or head.json."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     return hashlib.sha256(safetensors.torch.save(weights, metadata={"format": "pt"})).hexdigest()
 
 
@@ -179,7 +211,7 @@ def _requests(manifest: Manifest, begin: Cursor, n_pieces: int) -> Iterator[Requ
 
 def _parts(
     stretches: Iterator[tuple[Request, Stretch | InputError]],
-    embedder: Pooled,
+    embedder: Embedder,
     manifest: Manifest,
     config: EmbedConfig,
     done: Sequence[PartSummary],
@@ -210,7 +242,7 @@ class _PartBuilder:
     """A part in the making."""
 
     def __init__(
-        self, embedder: Pooled, config: EmbedConfig, width: int, begin: Cursor, check: Callable[[], None]
+        self, embedder: Embedder, config: EmbedConfig, width: int, begin: Cursor, check: Callable[[], None]
     ) -> None:
         self.begin = self.end = begin
         self._dtype, self._width, self._enough = config.dtype, width, config.clips_per_part
@@ -275,18 +307,26 @@ class _PartBuilder:
         self._refused.append(refusal)
 
 
-def _identity(encoder: Encoder, manifest: Manifest, config: EmbedConfig, pooling: Pooling) -> dict[str, Any]:
-    """What decides the numbers and the columns of a file, and nothing else."""
-    columns = {name: manifest.columns.get(name, []) for name in COLUMNS}
+def encoder_identity(encoder: Encoder) -> dict[str, Any]:
+    """What decides an encoder's numbers, as the file's metadata show it."""
     return {
-        "format": FORMAT,
         "encoder": {
             "config_hash": configs.fingerprint(encoder.config),
             "weights_sha256": weights_sha256(encoder),
             "config": configs.to_json(encoder.config),
-        },
-        "pooling": pooling,
-        "clips": configs.to_json(config.clips or encoder.config.clips),
+        }
+    }
+
+
+def _identity(
+    embedder: Mapping[str, Any], clips: ClipConfig, manifest: Manifest, config: EmbedConfig
+) -> dict[str, Any]:
+    """What decides the numbers and the columns of a file, and nothing else."""
+    columns = {name: manifest.columns.get(name, []) for name in COLUMNS}
+    return {
+        "format": FORMAT,
+        **embedder,
+        "clips": configs.to_json(clips),
         "dtype": config.dtype,
         "precision": config.precision,
         "data": {"fingerprint": manifest.fingerprint(), "columns": configs.fingerprint(columns)},

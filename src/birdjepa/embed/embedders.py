@@ -1,8 +1,9 @@
-"""What turns clips into vectors: an encoder's pooled output, its layers, or log-mel statistics as a probe's floor.
+"""What turns clips into vectors: an encoder's pooled output, its layers, a classifier's logits, or a probe's floor of
+log-mel statistics.
 
 All take the same pieces of audio, so that one pass over a collection serves several of them.
 
-Axes: b clips | s audio samples | n patches | t frames | m mels | e embedding
+Axes: b clips | s audio samples | n patches | t frames | m mels | e embedding | c classes
 """
 
 import abc
@@ -21,6 +22,7 @@ from birdjepa.core.errors import UsageError
 from birdjepa.data.sources import Manifest
 from birdjepa.embed.segments import Geometry
 from birdjepa.models.encoder import Encoder, EncoderConfig
+from birdjepa.models.heads import Head, LinearHead
 from birdjepa.models.pool import Pooling, pool
 from birdjepa.models.vit import EncoderOutput
 
@@ -83,6 +85,20 @@ class AllLayers(Embedder):
     def split(self, embeddings: Float[np.ndarray, "b _"]) -> list[Float[np.ndarray, "b _"]]:
         """One table per layer, the first block's first; the final one equals that of `Pooled`."""
         return np.split(embeddings, self.n_layers, axis=1)
+
+
+class Logits(Embedder):
+    """What a classification head says of an encoder's tokens: one logit per class."""
+
+    def __init__(self, encoder: Encoder, head: Head, precision: Precision = "float32") -> None:
+        self.config, self.device = encoder.config, encoder.device
+        self.confined = not (isinstance(head, LinearHead) and head.pooling == "cls")
+        self._encoder, self._head, self._precision = encoder, head, precision
+
+    def embed(self, clips: Float[Tensor, "b s"], inside_s: Float[np.ndarray, "b 2"]) -> Float[Tensor, "b c"]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            output = self._encoder(clips)
+        return self._head(output, _weights_inside(output, self._encoder, inside_s))
 
 
 class LogMelStatistics(Embedder):
@@ -161,5 +177,10 @@ def stretch_of_row(manifest: Manifest, row: int) -> tuple[float, float]:
 def _pool_inside(
     output: EncoderOutput, encoder: Encoder, pooling: Pooling, inside_s: Float[np.ndarray, "b 2"]
 ) -> Float[Tensor, "b e"]:
-    weights = overlap(*encoder.patch_spans(output.patches.shape[1]), inside_s).to(output.patches.device)
-    return pool(output, pooling, encoder.config.n_rows, weights)
+    return pool(output, pooling, encoder.config.n_rows, _weights_inside(output, encoder, inside_s))
+
+
+def _weights_inside(
+    output: EncoderOutput, encoder: Encoder, inside_s: Float[np.ndarray, "b 2"]
+) -> Float[Tensor, "b n"]:
+    return overlap(*encoder.patch_spans(output.patches.shape[1]), inside_s).to(output.patches.device)

@@ -205,13 +205,13 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def _with_columns(table: pa.Table, manifest: Manifest, schema: pa.Schema) -> pa.Table:
     """The table with what the manifest says of each row, in the schema's order."""
     rows = table["row"].to_pylist()
-    columns: dict[str, Any] = {"path": [_utf8(manifest.keys[row]) for row in rows]}
+    columns: dict[str, Any] = {"path": [utf8(manifest.keys[row]) for row in rows]}
     columns |= {name: table[name] for name in ("start_s", "end_s", "embedding")}
-    columns |= {name: [_utf8(manifest.columns[name][row]) for row in rows] for name in COLUMNS if name in schema.names}
+    columns |= {name: [utf8(manifest.columns[name][row]) for row in rows] for name in COLUMNS if name in schema.names}
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def _utf8(text: str) -> str:
+def utf8(text: str) -> str:
     """Text as Parquet can hold it: bytes of a file name that are no UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 

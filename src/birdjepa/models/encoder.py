@@ -84,6 +84,14 @@ class Embedding(NamedTuple):
     end_s: Float[np.ndarray, " b"]
 
 
+class WaveformClips(NamedTuple):
+    """What `Encoder.cut` returns, one entry per clip."""
+
+    samples: list[Float[np.ndarray, " _"]]
+    start_s: Float[np.ndarray, " b"]
+    end_s: Float[np.ndarray, " b"]
+
+
 class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -153,16 +161,23 @@ class Encoder(nn.Module):
           ValueError: if the waveform is empty, not finite, of integers, or not of these shapes; or a number is not
           positive.
         """
-        if sampling_rate < 1 or batch_size < 1:
-            raise ValueError(f"sampling_rate and batch_size must be positive, got {sampling_rate}, {batch_size}")
-        samples = _mono(waveform)
-        pieces = list(cut([samples], sampling_rate, self.config.clips, least_s=self.config.least_s))
-        clips = [resample(piece, sampling_rate, self.sampling_rate) for _, piece in pieces]
-        rows: list[Tensor] = []
-        for batch in batches_of_equal_length(clips, batch_size):
-            rows.append(self.pooled(torch.from_numpy(np.stack(batch)).to(self.device), pooling))
+        clips = self.cut(waveform, sampling_rate=sampling_rate)
+        batches = batches_of_equal_length(clips.samples, batch_size)
+        rows = [self.pooled(torch.from_numpy(np.stack(batch)).to(self.device), pooling) for batch in batches]
+        return Embedding(torch.cat(rows), clips.start_s, clips.end_s)
+
+    def cut(self, waveform: np.ndarray | Tensor | Sequence[float], *, sampling_rate: int) -> "WaveformClips":
+        """The clips of a waveform as `embed` hears them: mono, at the encoder's rate, the last one perhaps shorter.
+
+        Raises:
+          ValueError: as `embed`.
+        """
+        if sampling_rate < 1:
+            raise ValueError(f"sampling_rate must be positive, got {sampling_rate}")
+        pieces = list(cut([_mono(waveform)], sampling_rate, self.config.clips, least_s=self.config.least_s))
         start = np.array([first for first, _ in pieces]) / sampling_rate
-        return Embedding(torch.cat(rows), start, start + np.array([len(piece) for _, piece in pieces]) / sampling_rate)
+        end = start + np.array([len(piece) for _, piece in pieces]) / sampling_rate
+        return WaveformClips([resample(piece, sampling_rate, self.sampling_rate) for _, piece in pieces], start, end)
 
     def save(self, folder: Path | str, *, card: str, provenance: dict[str, Any]) -> Path:
         """Writes config.json, model.safetensors and README.md, each atomically."""
@@ -194,9 +209,7 @@ def load(folder: Path | str, *, device: torch.device | str = "cpu") -> Encoder:
     """
     folder = Path(folder)
     described = _read_description(folder)
-    encoder = configs.from_json(
-        EncoderConfig, described.get("config"), where=f"{folder / 'config.json'}: config"
-    ).build()
+    encoder = _config_of(folder, described).build()
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise UsageError(f"{weights}: missing; an encoder folder holds config.json and model.safetensors")
@@ -209,10 +222,25 @@ def load(folder: Path | str, *, device: torch.device | str = "cpu") -> Encoder:
     return encoder.requires_grad_(False).eval().to(device)
 
 
+def read_config(folder: Path | str) -> EncoderConfig:
+    """The configuration of the encoder in a folder, without its weights.
+
+    Raises:
+      UsageError: naming the file and what is wrong with it.
+    """
+    return _config_of(Path(folder), _read_description(Path(folder)))
+
+
 def batches_of_equal_length(
     clips: Sequence[Float[np.ndarray, " _"]], batch_size: int
 ) -> list[list[Float[np.ndarray, " _"]]]:
-    """Clips in their order, grouped into runs of one length and at most batch_size."""
+    """Clips in their order, grouped into runs of one length and at most batch_size.
+
+    Raises:
+      ValueError: if batch_size is not positive.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, got {batch_size}")
     batches: list[list[np.ndarray]] = []
     for clip in clips:
         if batches and len(batches[-1]) < batch_size and len(batches[-1][0]) == len(clip):
@@ -235,6 +263,10 @@ def _mono(waveform: np.ndarray | Tensor | Sequence[float]) -> Float[np.ndarray, 
     if not np.isfinite(samples).all():
         raise ValueError("waveform holds NaN or infinite samples")
     return (samples.mean(0) if samples.ndim == 2 else samples).astype(np.float32, copy=False)
+
+
+def _config_of(folder: Path, described: dict[str, Any]) -> EncoderConfig:
+    return configs.from_json(EncoderConfig, described.get("config"), where=f"{folder / 'config.json'}: config")
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -42,12 +42,13 @@ class AjepaConfig(ObjectiveConfig):
 
     name = "ajepa"
     masks: AnyMasks = CurriculumConfig()
-    predictor: PredictorConfig = PredictorConfig()
+    predictor: PredictorConfig = PredictorConfig(width=96, depth=2, heads=4)
     """16 blocks of width 512 in the paper, for a ViT-B; the default suits the tiny encoder."""
     loss: Literal["l2", "smooth_l1"] = "l2"
     """Mean squared error as the paper says, or I-JEPA's code's smooth L1."""
-    target_norm: Literal["layer", "none"] = "layer"
-    """Standardise each of the teacher's embeddings over its width, without gains."""
+    target_norm: Literal["layer", "instance", "none"] = "layer"
+    """Standardise each of the teacher's embeddings over its width (I-JEPA), or each of their dimensions over the clip's
+    patches (data2vec), which takes away what all patches share; without gains."""
     momentum: tuple[float, float] = (0.996, 1.0)
     """Share of itself that the teacher keeps at an update: from the first step to the last, linearly."""
     export: Literal["teacher", "context"] = "teacher"
@@ -121,9 +122,7 @@ class Ajepa(Objective):
         grid = encoder.grid(frames.shape[1])[None]
         with torch.no_grad():
             whole = self.teacher.vit(tokens, grid)
-            target = whole.patches.float()
-            if self.config.target_norm == "layer":
-                target = F.layer_norm(target, target.shape[-1:])
+            target = standardised(whole.patches.float(), self.config.target_norm)
             watched = pool(whole, encoder.config.pooling, rows)
         grid = grid.expand(batch, -1, -1)
         context_grid = take(grid, masks.context)
@@ -159,6 +158,17 @@ class Look:
     watched: Float[Tensor, "b e"]
     """The teacher's, over the whole clip."""
     n_patches: int
+
+
+def standardised(
+    embeddings: Float[Tensor, "b n d"], norm: Literal["layer", "instance", "none"]
+) -> Float[Tensor, "b n d"]:
+    """Embeddings of mean 0 and variance 1 over the width of each patch, over the patches of each clip, or as given."""
+    if norm == "layer":
+        return F.layer_norm(embeddings, embeddings.shape[-1:])
+    if norm == "instance":
+        return F.instance_norm(embeddings.mT).mT
+    return embeddings
 
 
 def latent_loss(

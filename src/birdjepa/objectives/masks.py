@@ -77,8 +77,8 @@ class BlockMaskConfig(MaskConfig):
     """Share of the rows over share of the columns."""
     context_scale: tuple[float, float] = (0.85, 1.0)
     """Share of the grid that the context block covers, before the targets are taken out."""
-    least_context: float = 0.1
-    """Share of the grid below which a context is drawn again."""
+    least_context: float = 0.25
+    """Share of the grid below which a context is drawn again: the smallest one of a batch sets the length of all."""
 
     def __post_init__(self) -> None:
         _check_blocks(self.n_targets, self.scale, self.aspect)
@@ -115,8 +115,8 @@ class StripeMaskConfig(MaskConfig):
     each block, or both."""
     context_scale: tuple[float, float] = (0.85, 1.0)
     """Share of the grid that the context block covers, before anything is taken out."""
-    least_context: float = 0.1
-    """Share of the grid below which a context is drawn again."""
+    least_context: float = 0.25
+    """Share of the grid below which a context is drawn again: the smallest one of a batch sets the length of all."""
 
     def __post_init__(self) -> None:
         _check_blocks(self.n_targets, self.scale, self.aspect)

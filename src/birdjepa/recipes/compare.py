@@ -47,9 +47,9 @@ MAY_DIFFER = tuple(
 class CompareConfig:
     """What is compared, on what, for how long."""
 
-    objectives: tyro.conf.Positional[tuple[str, ...]]
+    objectives: tyro.conf.Positional[tuple[str, ...]] = ()
     """Recipes by name, or files (.toml, config.json) that hold a whole configuration or name one by `recipe`."""
-    data: tuple[str, ...]
+    data: tuple[str, ...] = ()
     """DATA to learn from, without labels but for objectives that need them."""
     out: Path = Path("runs/compare")
     """Folder for all runs, compare.json and compare.html. The same command again goes on."""
@@ -63,20 +63,27 @@ class CompareConfig:
     """Runs of each objective."""
     seed: int = 0
     """The first seed; runs of one seed see the same recordings in the same order."""
-    probe_data: str
+    probe_data: str = ""
     """DATA with labels, for the probe. Objectives that learn from labels never hear its recordings."""
     folds: str = ""
     """Column of its folds, as for birdjepa probe."""
     strengths: tuple[float, ...] = LinearProbe().strengths
     """Candidates for the linear probe's C."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuses a comparison that cannot be made.
+
+        Raises:
+          UsageError: naming the option.
+        """
+        if not self.data or not self.probe_data:
+            raise UsageError("--data and --probe-data are missing: what to learn from, and what to probe")
         if (self.steps > 0) == (self.minutes > 0) or self.steps < 0 or self.minutes < 0:
-            raise ValueError("give either --steps or --minutes, a positive number")
+            raise UsageError("give either --steps or --minutes, a positive number")
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
-            raise ValueError("name each objective once, and at least one")
+            raise UsageError(f"name each objective once, and at least one of {', '.join(RECIPES)}")
         if self.n_seeds < 2:
-            raise ValueError(f"n_seeds must be at least 2, for intervals over seeds; got {self.n_seeds}")
+            raise UsageError(f"--n-seeds must be at least 2, for intervals over seeds; got {self.n_seeds}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,9 +136,10 @@ def compare(config: CompareConfig, say: Say) -> Comparison:
     """Trains and probes whatever is not done yet, and puts the table together.
 
     Raises:
-      UsageError: if a recipe is unknown, or the folder holds another comparison.
+      UsageError: if a setting is missing, a recipe is unknown, or the folder holds another comparison.
       Interrupted: a run was stopped by a signal; the same command goes on.
     """
+    config.check()
     config.out.mkdir(parents=True, exist_ok=True)
     recipes = {name: _configuration(name, config) for name in map(_short, config.objectives)}
     steps = _steps(recipes, config, say)

@@ -12,9 +12,11 @@ from birdjepa.models.patch import PatchConfig
 from birdjepa.models.projector import ProjectorConfig
 from birdjepa.models.vit import VitConfig
 from birdjepa.objectives import OBJECTIVES, AnyObjective
+from birdjepa.objectives.ajepa import AjepaConfig
 from birdjepa.objectives.augment import AugmentConfig
 from birdjepa.objectives.diet import DietConfig
 from birdjepa.objectives.lejepa import LejepaConfig
+from birdjepa.objectives.pixio import PixioConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.optim.groups import AdamWConfig
 from birdjepa.recipes.config import PretrainConfig
@@ -49,6 +51,16 @@ def lejepa() -> PretrainConfig:
     return on_cpu(LejepaConfig(views=VIEWS, projector=ProjectorConfig(hidden=512)), lr=2e-3)
 
 
+def pixio() -> PretrainConfig:
+    """The masked autoencoder with a decoder of 128 x 4 for the tiny encoder."""
+    return on_cpu(PixioConfig(), lr=2e-3)
+
+
+def ajepa() -> PretrainConfig:
+    """A-JEPA for some hundred steps: a teacher that forgets its random weights, targets without what patches share."""
+    return on_cpu(AjepaConfig(momentum=(0.9, 1.0), target_norm="instance"))
+
+
 def diet() -> PretrainConfig:
     """Source prediction on the views of the LeJEPA recipe."""
     return on_cpu(DietConfig(views=VIEWS))
@@ -81,6 +93,8 @@ def small() -> PretrainConfig:
 RECIPES = {
     **{name: functools.partial(on_cpu, kind()) for name, kind in OBJECTIVES.items()},
     "lejepa": lejepa,
+    "pixio": pixio,
+    "ajepa": ajepa,
     "diet": diet,
     "demo": demo,
     "small": small,

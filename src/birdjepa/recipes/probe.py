@@ -138,7 +138,11 @@ def make_folds(manifest: Manifest, config: ProbeConfig) -> Folds:
     """Folds of a column, a train/test split of a column, or folds that share no group."""
     if not config.folds:
         return folds_by_group(manifest.columns["label"], manifest.columns["group"], config.n_folds, config.seed)
-    values = manifest.column(config.folds)
+    return folds_of_column(manifest.column(config.folds))
+
+
+def folds_of_column(values: Sequence[str]) -> Folds:
+    """One hold-out where the values are train and test (and val), else a fold for each value."""
     is_split = set(values) & set(TRAINING_SPLITS) and set(values) & set(TEST_SPLITS)
     return holdout(values) if is_split else folds_from_column(values)
 

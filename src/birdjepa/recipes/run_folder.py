@@ -3,6 +3,7 @@
 Shared by every job that trains: pretraining and fine-tuning differ in their configuration, not in this.
 """
 
+import csv
 import datetime
 import fcntl
 import json
@@ -79,6 +80,16 @@ def write_refused(folder: Path, refused: dict[str, Refusal]) -> None:
     ]
     if rows:
         files.write_csv(folder / "failures.csv", header, rows)
+
+
+def read_refused(folder: Path) -> dict[str, Refusal]:
+    """What `write_refused` listed, by path; nothing where there is no list."""
+    path = folder / "failures.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    return {row["path"]: Refusal(row["path"], float(row["offset_s"]), row["reason"]) for row in rows}
 
 
 def require_free(folder: Path, config: Any) -> None:

@@ -1,9 +1,10 @@
 """The loop: batches in, updates out; logged, watched, saved, and the same after any interruption.
 
 Order within a step: batch, forward and backward per micro-batch, check that all is finite, clip, update, average
-weights, probe, log, save. A checkpoint named step N holds the state after N updates.
+weights, probe, judge, log, save. A checkpoint named step N holds the state after N updates.
 """
 
+import abc
 import contextlib
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -27,6 +28,20 @@ from birdjepa.train.state import TrainState
 
 Batches = Callable[[int, int], Generator[ClipBatch, None, None]]
 """Micro-batches number first to last - 1."""
+
+
+class Judge(abc.ABC):
+    """Who looks at a run from outside, on recordings that it does not learn from, and may end it early."""
+
+    @abc.abstractmethod
+    def judge(self) -> dict[str, float]:
+        """Scores of the state in hand for its row, asked before the first step and after each; empty where it is not
+        the time.
+        """
+
+    @abc.abstractmethod
+    def is_over(self) -> bool:
+        """Whether nothing better is to be expected; a function of the state alone."""
 
 
 LEAST_REFUSED = 20
@@ -79,9 +94,15 @@ class Trainer:
         self._saved_step = state.step
 
     def run(
-        self, batches: Batches, described: Mapping[str, Any], *, stop: Callable[[], bool], say: Callable[[str], None]
+        self,
+        batches: Batches,
+        described: Mapping[str, Any],
+        *,
+        stop: Callable[[], bool],
+        say: Callable[[str], None],
+        judge: Judge | None = None,
     ) -> None:
-        """Trains from the state's step to the last.
+        """Trains from the state's step to the last, or to where the judge calls it over.
 
         Raises:
           Interrupted: a stop was asked for; the state is saved.
@@ -92,10 +113,12 @@ class Trainer:
         start = state.step
         with (
             contextlib.closing(batches(start * config.accumulate, config.steps * config.accumulate)) as feed,
-            Sinks(self.folder, config.sinks, described, first_step=start + 1) as sinks,
-            Progress(start, config.steps, say) as progress,
+            Sinks(self.folder, config.sinks, described, first_step=start + 1 if start else 0) as sinks,
+            Progress(start, config.steps, say, self.verb) as progress,
         ):
-            while state.step < config.steps:
+            if judge and start == 0 and (seen := judge.judge()):
+                sinks.write({"step": 0, **seen})
+            while not self.is_over(judge):
                 if stop():
                     self.save()
                     raise Interrupted(
@@ -104,12 +127,14 @@ class Trainer:
                 began = time.perf_counter()
                 update = self.update([next(feed) for _ in range(config.accumulate)])
                 row = self.watch(update, time.perf_counter() - began)
-                if state.step % config.log_every == 0 or state.step in (1, config.steps) or self.is_watched():
-                    sinks.write(row)
+                judged = judge.judge() if judge else {}
+                logged = state.step % config.log_every == 0 or state.step in (1, config.steps)
+                if logged or judged or self.is_watched():
+                    sinks.write({**row, **judged})
                 if "alarm" in row:
                     say(f"step {state.step}: {row['alarm']}")
                 progress.advance(state.step, update.loss)
-                if state.step % config.checkpoint_every == 0 or state.step == config.steps:
+                if state.step % config.checkpoint_every == 0 or self.is_over(judge):
                     sinks.sync()
                     self.save()
 
@@ -170,6 +195,10 @@ class Trainer:
         row["clips_per_s"] = config.batch_size / seconds
         row["n_refused"] = state.n_refused
         return row
+
+    def is_over(self, judge: Judge | None) -> bool:
+        """Whether no step is left to be done."""
+        return self.state.step >= self.config.steps or (judge is not None and judge.is_over())
 
     def is_watched(self) -> bool:
         """Whether the monitors look at the step just done."""

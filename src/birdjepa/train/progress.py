@@ -14,15 +14,15 @@ SECONDS_BETWEEN_LINES = 15.0
 class Progress:
     """Context manager over the steps first to last of a run."""
 
-    def __init__(self, first: int, last: int, say: Callable[[str], None]) -> None:
+    def __init__(self, first: int, last: int, say: Callable[[str], None], verb: str) -> None:
         self._first, self._last, self._say = first, last, say
         self._began = self._spoke = time.monotonic()
-        columns = (TextColumn("pretrain"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+        columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
         console = Console(stderr=True)
         self._bar = (
             Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) if sys.stderr.isatty() else None
         )
-        self._task = self._bar.add_task("pretrain", total=last, completed=first, loss="") if self._bar else None
+        self._task = self._bar.add_task(verb, total=last, completed=first, loss="") if self._bar else None
 
     def __enter__(self) -> "Progress":
         if self._bar:

@@ -15,13 +15,16 @@ from birdjepa.core.errors import UserError
 from birdjepa.objectives.base import Objective
 from birdjepa.optim.ema import Ema
 from birdjepa.optim.groups import AdamWConfig
+from birdjepa.train.best import Best
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.monitors import EmbeddingBank
 from birdjepa.train.probe import OnlineProbe
 
 
 class TrainState:
-    """Objective (encoder included), optimiser, averaged weights, online probe, monitors' bank, and what was refused."""
+    """Objective (encoder included), optimiser, averaged weights, online probe, monitors' bank, what was refused, and
+    the best weights of a run that is judged on the way.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class TrainState:
         n_classes: int,
         seed: int,
         device: torch.device,
+        keeps_best: bool = False,
     ) -> None:
         self.objective = objective.to(device).train()
         self.optimiser = optimiser.build(self.objective)
@@ -40,6 +44,7 @@ class TrainState:
         watched = config.probe.enabled and n_classes > 1
         self.probe = OnlineProbe(config.probe, width, n_classes, seed, device) if watched else None
         self.bank = EmbeddingBank(config.monitor.bank, width, device)
+        self.best = Best(self.objective.state_dict()) if keeps_best else None
         self.refused: dict[str, Refusal] = {}
         """One refusal of each recording that could not be read."""
         self.n_refused = 0
@@ -55,7 +60,8 @@ class TrainState:
     def meta(self) -> dict[str, Any]:
         """What is not a tensor."""
         refused = [list(refusal) for refusal in self.refused.values()]
-        return {"bank_seen": self.bank.n_seen, "n_refused": self.n_refused, "refused": refused}
+        best = {"best": self.best.meta()} if self.best else {}
+        return {"bank_seen": self.bank.n_seen, "n_refused": self.n_refused, "refused": refused, **best}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Takes over a checkpoint's tensors and step.
@@ -76,6 +82,8 @@ class TrainState:
         self.bank.n_seen = int(checkpoint.meta["bank_seen"])
         self.n_refused = int(checkpoint.meta["n_refused"])
         self.refused = {path: Refusal(path, offset_s, reason) for path, offset_s, reason in checkpoint.meta["refused"]}
+        if self.best:
+            self.best.restore(checkpoint.meta["best"])
         self.step = checkpoint.step
 
     def exported_encoder(self) -> dict[str, Tensor]:
@@ -91,6 +99,8 @@ class TrainState:
             yield from _named("probe", self.probe.module.state_dict())
             yield from _optimiser_tensors("probe_optimiser", self.probe.optimiser)
         yield from _named("bank", self.bank.state_dict())
+        if self.best:
+            yield from _named("best", self.best.weights)
 
     def _make_moments(self) -> None:
         """Makes the moments that torch's optimisers would make at their first step, so that every state has them."""
