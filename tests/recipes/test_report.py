@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import tiny, write_songs
+from tiny_run import tiny, tiny_finetune, write_songs
 
 from birdjepa.checkpoint import store
 from birdjepa.objectives.added import AddedConfig, AddedSigregConfig
 from birdjepa.objectives.ajepa import AjepaConfig
 from birdjepa.objectives.base import Objective
 from birdjepa.objectives.pixio import PixioConfig
-from birdjepa.recipes import pretrain, report
+from birdjepa.recipes import finetune, pretrain, report
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.report.contents import Absent, ReportConfig
 
@@ -88,3 +88,13 @@ def test_an_objective_of_another_shape_is_left_as_it_is(run: PretrainConfig):
     assert isinstance(told, Absent)
     assert "does not fit" in told.reason
     assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
+
+
+def test_a_fine_tuned_run_has_a_page_of_its_own(run: PretrainConfig, songs: Path, tmp_path: Path):
+    tuned = tiny_finetune(run.out / "encoder", songs, tmp_path / "tuned", steps=2)
+    finetune.start(tuned, print)
+    page = report.report(tmp_path / "tuned", SMALL, print).read_text()
+    assert "the clip as it was altered for training" in page
+    assert "val accuracy" in page or "val_accuracy" in page
+    shutil.rmtree(tmp_path / "tuned" / "checkpoints")
+    report.report(tmp_path / "tuned", SMALL, print)

@@ -28,6 +28,7 @@ from birdjepa.models.classifier import Classifier, load_classifier
 from birdjepa.models.encoder import Encoder, load
 from birdjepa.models.heads import LinearHead
 from birdjepa.objectives.base import DataSize
+from birdjepa.objectives.supervised import Supervised
 from birdjepa.recipes import finetune_score, run_folder
 from birdjepa.recipes.card import classifier_card
 from birdjepa.recipes.finetune_config import FinetuneConfig
@@ -64,6 +65,15 @@ def origin(config: FinetuneConfig, labelled: Manifest) -> dict[str, Any]:
     found["data"]["folds and groups"] = configs.fingerprint([folds, labelled.columns["group"]])
     found["data"][str(config.encoder)] = files.sha256(config.encoder / "model.safetensors")
     return found
+
+
+def reopen(config: FinetuneConfig, labelled: Manifest) -> tuple[Clips, Supervised]:
+    """What a run learns from and by, with the weights that it started from: what a report shows."""
+    parts = split_parts(labelled, config)
+    encoder = _encoder(config)
+    clips = _clips(config, parts, encoder.sampling_rate)
+    size = DataSize(clips.n_recordings, len(clips.classes))
+    return clips, config.objective.build(encoder, config.seed, size)
 
 
 def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSignal, say: Say) -> FinetuneResult:

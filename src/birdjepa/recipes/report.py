@@ -2,18 +2,24 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from birdjepa.checkpoint import store
 from birdjepa.checkpoint.manifest import CheckpointError
-from birdjepa.core.errors import InputError, UserError
+from birdjepa.core import config as configs
+from birdjepa.core.errors import InputError, UsageError, UserError
 from birdjepa.core.telling import tenths
+from birdjepa.data.loader import Clips
 from birdjepa.data.sources import Manifest
 from birdjepa.models.encoder import Encoder, load
 from birdjepa.objectives.base import Objective
 from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.finetune_config import FinetuneConfig
+from birdjepa.recipes.finetune_data import folds_to_cross, labelled_data
+from birdjepa.recipes.finetune_run import reopen
 from birdjepa.recipes.pretrain import make_clips, make_objective, open_sources
 from birdjepa.recipes.run_folder import read_config
 from birdjepa.report.build import write_report
@@ -27,12 +33,10 @@ def report(folder: Path, config: ReportConfig, say: Callable[[str], None]) -> Pa
     Raises:
       UsageError: if the folder holds no run.
     """
-    run = read_config(PretrainConfig, folder)
-    sources = _sources_at_hand(run, say)
-    encoder = load(folder / "encoder") if (folder / "encoder" / "config.json").exists() else None
-    clips = make_clips(run, sources) if sources else None
-    objective = make_objective(run, _twin(run), clips).requires_grad_(False).eval() if clips else None
-    trained = restore(objective, folder, say) if objective else UNTRAINED
+    opened = _open(folder, say)
+    encoder = load(opened.encoder) if (opened.encoder / "config.json").exists() else None
+    sources, clips, objective = opened.sources, opened.clips, opened.objective
+    trained = restore(objective.requires_grad_(False).eval(), folder, say) if objective else UNTRAINED
     progress = tenths(say, "rows embedded for the report")
     contents = gather(
         folder,
@@ -47,13 +51,41 @@ def report(folder: Path, config: ReportConfig, say: Callable[[str], None]) -> Pa
     return write_report(folder, contents)
 
 
-def _sources_at_hand(run: PretrainConfig, say: Callable[[str], None]) -> list[Manifest]:
-    """The run's sources, or none when one of them has gone: a report without sound is better than none."""
+class _Opened(NamedTuple):
+    """What a report is made from; without recordings there are no sources, clips or objective."""
+
+    sources: list[Manifest]
+    clips: Clips | None
+    objective: Objective | None
+    encoder: Path
+    """Folder of the exported encoder; may not be there yet."""
+
+
+def _open(folder: Path, say: Callable[[str], None]) -> _Opened:
+    """The run's data and objective; none of it when a source has gone: a report without sound is better than none."""
+    path = folder / "config.json"
+    tuned = path.is_file() and configs.read_file(path).get("kind") == FinetuneConfig.__name__
+    encoder = folder / ("model" if tuned else "encoder")
+    config = read_config(FinetuneConfig if tuned else PretrainConfig, folder)
     try:
-        return open_sources(run)
+        if isinstance(config, FinetuneConfig):
+            labelled = labelled_data(config)
+            crossed = folds_to_cross(labelled, config)
+            opened = _Opened([], None, None, encoder) if crossed else _tuned(config, labelled, encoder)
+        else:
+            sources = open_sources(config)
+            clips = make_clips(config, sources)
+            crossed, opened = (), _Opened(sources, clips, make_objective(config, _twin(config), clips), encoder)
     except (UserError, InputError) as error:
         say(f"the recordings are not at hand, so the report shows none: {error}")
-        return []
+        return _Opened([], None, None, encoder)
+    if crossed:
+        raise UsageError(f"{folder}: holds a run for each of {len(crossed)} folds; name one of its folders")
+    return opened
+
+
+def _tuned(config: FinetuneConfig, labelled: Manifest, encoder: Path) -> _Opened:
+    return _Opened([labelled], *reopen(config, labelled), encoder)
 
 
 def restore(objective: Objective, folder: Path, say: Callable[[str], None]) -> int | Absent:
