@@ -217,7 +217,7 @@ def visible_and_hidden(
     rank = rank.view(batch, wide, high).repeat_interleave(block[0], 1).repeat_interleave(block[1], 2)
     rank = rank[:, :columns, :rows].reshape(batch, n)
     shuffled = torch.rand(batch, n, generator=generator, device=device).argsort(1)
-    order = shuffled.gather(1, rank.gather(1, shuffled).argsort(1, stable=True))
+    order = shuffled.gather(1, rank.gather(1, shuffled).argsort(dim=1, stable=True))
     n_visible = n - min(max(1, round(share * n)), n - 1)
     return order[:, :n_visible].sort(1).values, order[:, n_visible:].sort(1).values
 
