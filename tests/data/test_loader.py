@@ -293,9 +293,9 @@ def test_segments_are_examples_of_their_own(songs):
     ]
     table = write_table(songs.parent, rows, "segments.csv")
     assert make(table).n_recordings == 1
-    clips = make(table, examples="segments", batch_size=2, clip_s=0.1)
+    clips = make(table, examples="segments", batch_size=4, clip_s=0.1)
     assert clips.n_recordings == 2
-    assert sorted(clips.batch(0).label.tolist()) == [0, 1]
+    assert sorted(clips.batch(0).label.tolist()) == [0, 0, 1, 1]  # twice 0.1 s each, an epoch
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The comparison job on nano runs: equal terms, kept predictions, floors, and going on where it was stopped."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from tiny_run import write_songs
 
 from birdjepa.cli import main
 from birdjepa.core.errors import UsageError
-from birdjepa.recipes.compare import STUDENT, CompareConfig, compare, over_seeds
+from birdjepa.recipes.compare import STUDENT, CompareConfig, Comparison, compare, over_seeds
 
 COMMON = """
 [loader]
@@ -59,41 +60,68 @@ def make(songs: Path, out: Path, config: Path, *objectives: str, **changes) -> C
     return CompareConfig(objectives=objectives, data=(str(songs),), out=out, config=config, **asked)
 
 
-def test_a_table_over_seeds_with_both_floors(songs: Path, common: Path, tmp_path: Path) -> None:
-    config, said = make(songs, tmp_path / "out", common, "pixio", "supervised"), []
-    first = compare(config, said.append)
-    assert [row.name for row in first.rows] == ["pixio", "supervised", "random weights", "log-mel statistics"]
-    for row in first.rows[:2]:
+@pytest.fixture(scope="module")
+def finished(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CompareConfig, Comparison]:
+    """Two objectives, two seeds, two steps; the probe's recordings are among those to learn from."""
+    folder = tmp_path_factory.mktemp("compared")
+    (folder / "common.toml").write_text(COMMON)
+    config = make(songs, folder / "out", folder / "common.toml", "pixio", "supervised")
+    config = dataclasses.replace(config, data=(str(songs), f"{config.probe_data}@2"))
+    return config, compare(config, lambda _: None)
+
+
+def test_a_table_over_seeds_with_both_floors(finished) -> None:
+    config, found = finished
+    assert [row.name for row in found.rows] == ["pixio", "supervised", "random weights", "log-mel statistics"]
+    random = found.rows[2]
+    for row in found.rows[:2]:
         assert len(row.seeds) == 2
         assert row.accuracy.value == pytest.approx(sum(row.seeds) / 2)
         assert row.ahead is not None
         assert row.ahead.low <= row.ahead.value <= row.ahead.high
+        assert row.ahead.value == pytest.approx(row.accuracy.value - random.accuracy.value)
         assert row.step_s > 0
         assert 50 < row.memory_mib < 10_000
-    random = first.rows[2]
-    for row in first.rows[:2]:
-        assert row.ahead.value == pytest.approx(row.accuracy.value - random.accuracy.value)
-    assert first.differences == ()
-    saved = json.loads((tmp_path / "out" / "compare.json").read_text())
-    assert saved["budget"] == "2 steps"
-    said.clear()
-    again = compare(config, said.append)  # nothing is trained or probed twice
+    assert found.differences == ()
+    assert json.loads((config.out / "compare.json").read_text())["budget"] == "2 steps"
+
+
+def test_what_is_finished_is_not_done_again(finished) -> None:
+    config, first = finished
+    said: list[str] = []
+    again = compare(config, said.append)
     assert [row.seeds for row in again.rows] == [row.seeds for row in first.rows]
     assert not any("trained" in line or "embedd" in line for line in said)
 
 
-def test_objectives_with_labels_never_hear_what_is_probed(songs: Path, common: Path, tmp_path: Path) -> None:
-    config = make(songs, tmp_path / "out", common, "supervised", "pixio")
-    mixed = CompareConfig(**{**vars(config), "data": (str(songs), f"{config.probe_data}@2")})
-    compare(mixed, lambda _: None)
-    heard = {
-        name: json.loads((tmp_path / "out" / f"{name}-seed0" / "config.json").read_text()) for name in mixed.objectives
-    }
-    assert heard["supervised"]["config"]["data"] == [str(songs)]
+def test_objectives_with_labels_never_hear_what_is_probed(finished) -> None:
+    config, _ = finished
+    heard = {name: json.loads((config.out / f"{name}-seed0" / "config.json").read_text()) for name in config.objectives}
+    assert heard["supervised"]["config"]["data"] == [config.data[0]]
     assert heard["supervised"]["config"]["exclude"] == [config.probe_data]
-    assert heard["pixio"]["config"]["data"] == list(mixed.data)
+    assert heard["pixio"]["config"]["data"] == list(config.data)
 
 
+def test_another_comparison_is_not_overwritten(finished) -> None:
+    config, _ = finished
+    with pytest.raises(UsageError, match="holds another run"):
+        compare(dataclasses.replace(config, steps=3), lambda _: None)
+
+
+def test_the_command_prints_and_writes_a_page(finished, capsys) -> None:
+    config, _ = finished
+    arguments = [*config.objectives, "--data", *config.data, "--probe-data", config.probe_data, "--steps", "2"]
+    more = ["--config", str(config.config), "--n-seeds", "2", "--strengths", "1.0", "--out", str(config.out), "--json"]
+    assert main(["compare", *arguments, *more]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    names = ["pixio", "supervised", "random weights", "log-mel statistics"]
+    assert [row["name"] for row in printed["rows"]] == names
+    page = (config.out / "compare.html").read_text()
+    assert "Objectives compared" in page
+    assert all(name in page for name in names)
+
+
+@pytest.mark.slow
 def test_minutes_become_steps_once(songs: Path, common: Path, tmp_path: Path) -> None:
     config = make(songs, tmp_path / "out", common, "pixio", steps=0, minutes=0.002)
     found = compare(config, lambda _: None)
@@ -102,30 +130,13 @@ def test_minutes_become_steps_once(songs: Path, common: Path, tmp_path: Path) ->
     assert found.described["budget"] == "0.002 minutes of training"
 
 
+@pytest.mark.slow
 def test_a_file_can_stand_for_an_objective_and_what_differs_is_told(songs: Path, common: Path, tmp_path: Path) -> None:
     (tmp_path / "mae.toml").write_text('recipe = "pixio"\npooling = "mean"\n[objective]\nblock = [1, 1]\n')
     found = compare(make(songs, tmp_path / "out", common, "pixio", str(tmp_path / "mae.toml")), lambda _: None)
     assert [row.name for row in found.rows[:2]] == ["pixio", "mae"]
     assert len(found.differences) == 1
     assert 'pooling: "rows+std" -> "mean"' in found.differences[0]
-
-
-def test_another_comparison_is_not_overwritten(songs: Path, common: Path, tmp_path: Path) -> None:
-    compare(make(songs, tmp_path / "out", common, "pixio"), lambda _: None)
-    with pytest.raises(UsageError, match="holds another run"):
-        compare(make(songs, tmp_path / "out", common, "pixio", steps=3), lambda _: None)
-
-
-def test_the_command_writes_a_page(songs: Path, common: Path, tmp_path: Path, capsys) -> None:
-    config = make(songs, tmp_path / "out", common, "pixio")
-    arguments = ["pixio", "--data", str(songs), "--probe-data", config.probe_data, "--config", str(common)]
-    budget = ["--steps", "2", "--n-seeds", "2", "--strengths", "1.0", "--out", str(tmp_path / "out")]
-    assert main(["compare", *arguments, *budget, "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in printed["rows"]] == ["pixio", "random weights", "log-mel statistics"]
-    page = (tmp_path / "out" / "compare.html").read_text()
-    assert "Objectives compared" in page
-    assert "log-mel statistics" in page
 
 
 def test_intervals_over_seeds_are_students() -> None:

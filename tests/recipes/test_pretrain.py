@@ -14,7 +14,7 @@ from birdjepa.core import config as configs
 from birdjepa.core.errors import MissingExtraError, UsageError, UserError
 from birdjepa.data.loader import LoaderConfig
 from birdjepa.objectives.lejepa import Lejepa
-from birdjepa.recipes import pretrain
+from birdjepa.recipes import pretrain, run_folder
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.named import RECIPES
 from birdjepa.recipes.run_folder import read_config
@@ -39,7 +39,7 @@ def run(songs, said, tmp_path_factory):
 
 
 def test_the_folder_holds_what_it_should(run, songs):
-    names = {path.name for path in run.iterdir()} - {pretrain.LOCK}
+    names = {path.name for path in run.iterdir()} - {run_folder.LOCK}
     assert names == {"config.json", "provenance.json", "metrics.jsonl", "checkpoints", "encoder", "failures.csv"}
     assert {path.name for path in (run / "encoder").iterdir()} == {"config.json", "model.safetensors", "README.md"}
     assert all(re.fullmatch(r"step-\d{8}", path.name) for path in (run / "checkpoints").iterdir())

@@ -165,14 +165,19 @@ class Clips(Dataset[ClipBatch | UserError]):
         return fill(clip, round(config.clip_s * self.sampling_rate), config.short)
 
     def _label(self, visit: Visit) -> int:
-        return self._class_number.get(self.sources[visit.source].columns["label"][visit.row], -1)
+        """The class in `label`, or the only one of `labels`; -1 where there is none, or no one of them."""
+        source = self.sources[visit.source]
+        names = row_labels(source, visit.row)
+        first = source.columns["label"][visit.row] if len(names) != 1 else names[0]
+        return self._class_number.get(first, -1)
 
     def _slots(self, source: Manifest) -> list[int]:
         if self.config.draw == "recording":
             return [1] * len(source)
         if self.config.draw == "class":
             return balanced_visits(labels_of(source))
-        return [max(1, round(min(seconds, LONGEST_S) / self.config.clip_s)) for seconds in durations(source)]
+        end_s = np.where(np.isnan(source.offset_s), durations(source), source.offset_s)
+        return [max(1, round(min(s, LONGEST_S) / self.config.clip_s)) for s in (end_s - source.onset_s).tolist()]
 
 
 def room(length_s: float, onset_s: float, offset_s: float, clip_s: float) -> tuple[float, float]:
@@ -267,8 +272,8 @@ def worker_errors() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the pipe of a killed worker may break first
+        if isinstance(error, RuntimeError) and "DataLoader" not in str(error):
             raise
         reason = " ".join(str(error).split())
         raise UserError(
