@@ -50,10 +50,12 @@ class FinetuneConfig:
     random for others."""
     loader: LoaderConfig = LoaderConfig(draw="recording", examples="segments", workers=1)
     objective: SupervisedConfig = SupervisedConfig(
-        augment=AugmentConfig(mix_probability=0.0), masking=RegularisedMaskingConfig(share=0.1)
+        augment=AugmentConfig(gain_db=3.0, mix_probability=0.0, mask_mels=0, mask_share=0.0), masking=RegularisedMaskingConfig(share=0.1)
     )
     """Head, loss, mixup, augmentation and regularised masking."""
-    optim: AdamWConfig = AdamWConfig(lr=5e-4, weight_decay=0.05, beta2=0.999, layer_decay=0.75, head_rate=1.0)
+    optim: AdamWConfig = AdamWConfig(lr=1e-3, weight_decay=0.05, beta2=0.999, layer_decay=0.75)
+    probe_rate: float = 0.1
+    """Factor on the head's rate where it begins as a probe: it knows the classes, and large steps would undo that."""
     schedule: ScheduleConfig = ScheduleConfig(shape="cosine", warmup=0.1)
     evaluate_every: int = 20
     """Steps between two looks at the validation part."""
@@ -74,6 +76,8 @@ class FinetuneConfig:
                 "need blocks >= -1, evaluate_every >= 1 step, patience >= 0; got "
                 f"{self.blocks}, {self.evaluate_every}, {self.patience}"
             )
+        if self.probe_rate <= 0:
+            raise ValueError(f"probe_rate must be positive, got {self.probe_rate}")
         if not 0 <= self.validation <= 0.5:
             raise ValueError(f"validation must be in [0, 0.5], got {self.validation}")
 
@@ -108,6 +112,12 @@ class FinetuneConfig:
         """Whether the head begins as a fitted probe."""
         linear = self.objective.head.form in LINEAR_HEADS and not self.objective.is_multi_label
         return linear and self.start != "random"
+
+    @property
+    def learning(self) -> AdamWConfig:
+        """The optimiser, with the head's rate as its start asks for."""
+        rate = self.optim.head_rate * (self.probe_rate if self.starts_as_probe else 1.0)
+        return dataclasses.replace(self.optim, head_rate=rate)
 
     def heard(self, encoder: EncoderConfig) -> EncoderConfig:
         """The configuration of the encoder that is exported: recordings are cut into clips as long as those that it

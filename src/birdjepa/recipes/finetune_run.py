@@ -85,7 +85,7 @@ def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSi
     objective = config.objective.build(encoder, config.seed, DataSize(clips.n_recordings, len(clips.classes)))
     state = TrainState(
         objective,
-        config.optim,
+        config.learning,
         config.train,
         n_classes=len(clips.classes),
         seed=config.seed,
