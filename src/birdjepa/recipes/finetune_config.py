@@ -50,7 +50,8 @@ class FinetuneConfig:
     random for others."""
     loader: LoaderConfig = LoaderConfig(draw="recording", examples="segments", workers=1)
     objective: SupervisedConfig = SupervisedConfig(
-        augment=AugmentConfig(gain_db=3.0, mix_probability=0.0, mask_mels=0, mask_share=0.0), masking=RegularisedMaskingConfig(share=0.1)
+        augment=AugmentConfig(gain_db=3.0, mix_probability=0.0, mask_mels=0, mask_share=0.0),
+        masking=RegularisedMaskingConfig(share=0.1),
     )
     """Head, loss, mixup, augmentation and regularised masking."""
     optim: AdamWConfig = AdamWConfig(lr=1e-3, weight_decay=0.05, beta2=0.999, layer_decay=0.75)
