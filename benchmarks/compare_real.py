@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import common
-from real_audio import SOURCES, birdjepa
+from real_audio import SOURCES, birdjepa, interval
 
 OBJECTIVES = ("lejepa", "pixio", "ajepa", "supervised", "diet")
 
@@ -58,10 +58,6 @@ def main() -> None:
         *compared["differences"],
     ]
     common.record("Objectives on equal terms, ESC-10", rows, notes, options)
-
-
-def interval(estimate: dict) -> str:
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ import tempfile
 from pathlib import Path
 
 import common
-from compare_real import interval
-from real_audio import birdjepa
+from real_audio import birdjepa, cells
 
 SETS = (("esc10", "split"), ("birds_species", "fold"))
 
@@ -33,9 +32,9 @@ def main() -> None:
             continue
         data = ["--data", str(options.shared / name / "metadata.csv"), "--folds", column]
         probed = json.loads(birdjepa("probe", str(options.encoder), *data, "--json"))
-        rows.append({"set": name, "way": "linear probe", **scores(probed)})
+        rows.append({"set": name, "way": "linear probe", **cells(probed)})
         for floor, its in probed["floors"].items():
-            rows.append({"set": name, "way": f"linear probe, {floor}", **scores(its)})
+            rows.append({"set": name, "way": f"linear probe, {floor}", **cells(its)})
         for share in options.masking:
             run = out / f"{name}-masking-{share:g}"
             settings = [
@@ -48,16 +47,12 @@ def main() -> None:
             ]
             settings += ["--train.threads", str(options.threads), "--loader.workers", "0", "--out", str(run), "--json"]
             tuned = json.loads(birdjepa("finetune", str(options.encoder), *data, *settings))
-            rows.append({"set": name, "way": f"fine-tuned, {share:.0%} regularised masking", **scores(tuned)})
+            rows.append({"set": name, "way": f"fine-tuned, {share:.0%} regularised masking", **cells(tuned)})
     notes = [
         f"{options.steps} steps of 32 clips for each fold, whole encoder, head started as the probe, one seed",
         "the same rows, folds and groups for all; intervals over recordings",
     ]
     common.record("Fine-tuning against the probe", rows, notes, options)
-
-
-def scores(found: dict) -> dict[str, object]:
-    return {"accuracy": interval(found["accuracy"]), "macro F1": interval(found["macro_f1"])}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import pytest
 from tiny_run import COMMAND, differences, metrics, tiny, write_config, write_songs
 
 from birdjepa import cli
-from birdjepa.cli.pretrain import configure, take
+from birdjepa.cli.pretrain import configure
+from birdjepa.cli.runs import take
 from birdjepa.core import random
 from birdjepa.core.errors import UsageError
 from birdjepa.recipes import pretrain

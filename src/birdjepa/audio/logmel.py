@@ -180,8 +180,21 @@ class LogMel(nn.Module):
         """Standardised frames, by the fixed constants or by each clip's own statistics."""
         if self.config.normalise == "fixed":
             return (frames - self.config.mean) / self.config.std
-        std, mean = torch.std_mean(frames, dim=(1, 2), keepdim=True)
-        return (frames - mean) / (std + 1e-3)
+        mean, spread = _clip_moments(frames)
+        return (frames - mean) / spread
+
+    def unnormalise(self, normalised: Float[Tensor, "b t m"], frames: Float[Tensor, "b t m"]) -> Float[Tensor, "b t m"]:
+        """Undoes what `normalise` does to these frames, for others on their scale."""
+        if self.config.normalise == "fixed":
+            return normalised * self.config.std + self.config.mean
+        mean, spread = _clip_moments(frames)
+        return normalised * spread + mean
+
+
+def _clip_moments(frames: Float[Tensor, "b t m"]) -> tuple[Tensor, Tensor]:
+    """Each clip's mean, and its standard deviation, which silence must not make 0."""
+    std, mean = torch.std_mean(frames, dim=(1, 2), keepdim=True)
+    return mean, std + 1e-3
 
 
 def mel_filters(config: LogMelConfig) -> Float[np.ndarray, "f m"]:

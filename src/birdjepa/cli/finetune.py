@@ -10,10 +10,7 @@ from rich.table import Table
 from birdjepa.benchmark.evaluate import Score
 from birdjepa.benchmark.multilabel import MultiLabelScore
 from birdjepa.cli import tell
-from birdjepa.cli.arguments import parse
-from birdjepa.cli.pretrain import take
-from birdjepa.core import config as configs
-from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
+from birdjepa.cli.runs import done, layered, named, resumed
 from birdjepa.recipes import finetune
 from birdjepa.recipes.finetune_config import FinetuneConfig, for_encoder
 from birdjepa.recipes.finetune_run import SCORE, FinetuneResult
@@ -27,39 +24,20 @@ DESCRIPTION = (
 
 def run(argv: Sequence[str]) -> int:
     as_json = "--json" in argv
-    rest, folder = take([argument for argument in argv if argument != "--json"], "--resume")
-    if folder is not None:
-        if rest:
-            raise UsageError(f"--resume goes on with exactly the run's own configuration; leave out {' '.join(rest)}")
-        result = finetune.resume(Path(folder), tell)
-    else:
-        result = finetune.start(configure(rest), tell)
+    rest, folder = resumed([argument for argument in argv if argument != "--json"])
+    result = finetune.resume(folder, tell) if folder else finetune.start(configure(rest), tell)
     if as_json:
         print(jsonlib.dumps(result.described))
     else:
         show(result)
-    if result.refused:
-        tell(f"{len(result.refused)} recordings were refused; see {result.folder / 'failures.csv'}")
-        return EXIT_PARTIAL
-    return EXIT_DONE
+    return done(result.folder, len(result.refused))
 
 
 def configure(argv: Sequence[str]) -> FinetuneConfig:
     """The encoder's recipe, then the file, then the command line: each over the one before."""
-    rest, file = take(argv, "--config")
-    named = bool(rest) and not rest[0].startswith("-")
-    if not named and file is None and not {"-h", "--help"} & set(rest):
-        raise UsageError("name an encoder folder (runs/first/encoder), or give --config FILE or --resume RUN")
-    default = for_encoder(Path(rest[0])) if named else FinetuneConfig()
-    if file is not None:
-        default = configs.overlay(default, configs.read_file(Path(file)), where=file)
-    return parse(
-        FinetuneConfig,
-        rest[1:] if named else rest,
-        prog="birdjepa finetune ENCODER",
-        description=DESCRIPTION,
-        default=default,
-    )
+    name, rest, file = named(argv, "an encoder folder (runs/first/encoder)")
+    default = for_encoder(Path(name)) if name else FinetuneConfig()
+    return layered(default, file, rest, prog="birdjepa finetune ENCODER", description=DESCRIPTION)
 
 
 def show(result: FinetuneResult) -> None:

@@ -6,7 +6,6 @@ encoder takes it too, plus head.json and head.safetensors.
 Axes: b clips | s audio samples | c classes
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import UsageError
-from birdjepa.models.encoder import Encoder, batches_of_equal_length, load
+from birdjepa.models.encoder import Encoder, batches_of_equal_length, load, read_description
 from birdjepa.models.heads import HeadConfig
 
 FORMAT = 1
@@ -114,7 +113,9 @@ def load_classifier(folder: Path | str, *, device: torch.device | str = "cpu") -
       UsageError: naming the file and what is wrong with it.
     """
     folder = Path(folder)
-    described = _read_description(folder)
+    described = read_description(
+        folder / "head.json", "head", FORMAT, missing="give the folder of a fine-tuned classifier such as runs/ft/model"
+    )
     encoder = load(folder, device=device)
     where = folder / "head.json"
     if files.sha256(folder / "model.safetensors") != described.get("encoder_sha256"):
@@ -134,17 +135,3 @@ def load_classifier(folder: Path | str, *, device: torch.device | str = "cpu") -
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise UsageError(f"{weights}: {' '.join(str(error).split())[:300]}") from None
     return classifier.requires_grad_(False).eval().to(device)
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / "head.json"
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UsageError(f"{path}: missing; give the folder of a fine-tuned classifier such as runs/ft/model") from None
-    except ValueError as error:
-        raise UsageError(f"{path}: not valid JSON ({error})") from None
-    is_head = isinstance(described, dict) and described.get("model_type") == "birdjepa-head"
-    if not is_head or described.get("format") != FORMAT:
-        raise UsageError(f"{path}: not a birdjepa head of format {FORMAT}")
-    return described

@@ -270,17 +270,23 @@ def _config_of(folder: Path, described: dict[str, Any]) -> EncoderConfig:
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+    missing = "give an encoder folder such as runs/first/encoder"
+    return read_description(folder / "config.json", "encoder", FORMAT, missing=missing)
+
+
+def read_description(path: Path, what: str, version: int, *, missing: str) -> dict[str, Any]:
+    """The JSON that an export describes itself by: of model_type birdjepa-WHAT, in a format of this version.
+
+    Raises:
+      UsageError: naming the file, and what to do where it is missing.
+    """
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise UsageError(f"{path}: missing; give an encoder folder such as runs/first/encoder") from None
+        raise UsageError(f"{path}: missing; {missing}") from None
     except ValueError as error:
         raise UsageError(f"{path}: not valid JSON ({error})") from None
-    if (
-        not isinstance(described, dict)
-        or described.get("model_type") != "birdjepa-encoder"
-        or described.get("format") != FORMAT
-    ):
-        raise UsageError(f"{path}: not a birdjepa encoder of format {FORMAT}")
+    is_ours = isinstance(described, dict) and described.get("model_type") == f"birdjepa-{what}"
+    if not is_ours or described.get("format") != version:
+        raise UsageError(f"{path}: not a birdjepa {what} of format {version}")
     return described

@@ -87,14 +87,11 @@ class BlockMaskConfig(MaskConfig):
 
     def draw(self, columns: int, rows: int, batch: int, progress: float, generator: torch.Generator) -> Masks:
         height, width = _target_size(columns, rows, self.scale, self.aspect, generator)
-        blocks = _place(columns, rows, height, width, (ATTEMPTS, batch, self.n_targets), generator)
-        blocks = _with_last_resort(blocks)
-        frame = block_size(columns, rows, self.context_scale, (1.0, 1.0), generator)
-        room = _place(columns, rows, *frame, (1, batch, 1), generator).covers(columns, rows)[0, :, 0]
-        context = room & ~blocks.covers(columns, rows).any(2)
-        whole = ~blocks.covers(columns, rows).any(2)  # a context block may lie behind its targets on tiny grids
-        context = torch.where(context.any((2, 3), keepdim=True), context, whole)
-        return _masks(blocks, context, self.least_context, columns, rows, generator)
+        blocks = _with_last_resort(_place(columns, rows, height, width, (ATTEMPTS, batch, self.n_targets), generator))
+        room = _room(columns, rows, self.context_scale, batch, generator)
+        free = ~blocks.covers(columns, rows).any(2)
+        context = _first_not_empty(room & free, free)  # a context block may lie behind its targets on tiny grids
+        return _masks(blocks, context, self.least_context, rows, generator)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,12 +134,12 @@ class StripeMaskConfig(MaskConfig):
             chosen = by_time[self.removes]
             chosen = torch.full_like(chosen, width < columns) if width == columns or height == rows else chosen
             removed = torch.where(chosen, in_time, in_band)
-        frame = block_size(columns, rows, self.context_scale, (1.0, 1.0), generator)
-        room = _place(columns, rows, *frame, (1, batch, 1), generator).covers(columns, rows)[0, :, 0]
-        context = room & ~removed.any(2)
-        for less in (~removed.any(2), ~covers.any(2)):  # on tiny grids: without the context block, then targets only
-            context = torch.where(context.any((2, 3), keepdim=True), context, less)
-        return _masks(blocks, context, self.least_context, columns, rows, generator)
+        room = _room(columns, rows, self.context_scale, batch, generator)
+        kept, free = ~removed.any(2), ~covers.any(2)
+        context = _first_not_empty(
+            room & kept, kept, free
+        )  # on tiny grids: without the context block, then targets only
+        return _masks(blocks, context, self.least_context, rows, generator)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -267,6 +264,21 @@ def _place(
     return Blocks((left * (columns - width + 1)).long(), (low * (rows - height + 1)).long(), width, height)
 
 
+def _room(
+    columns: int, rows: int, scale: tuple[float, float], batch: int, generator: torch.Generator
+) -> Bool[Tensor, "b w h"]:
+    """The context block of each clip."""
+    size = block_size(columns, rows, scale, (1.0, 1.0), generator)
+    return _place(columns, rows, *size, (1, batch, 1), generator).covers(columns, rows)[0, :, 0]
+
+
+def _first_not_empty(first: Bool[Tensor, "a b w h"], *others: Bool[Tensor, "a b w h"]) -> Bool[Tensor, "a b w h"]:
+    """For each clip and attempt the first of these that holds a patch."""
+    for other in others:
+        first = torch.where(first.any((2, 3), keepdim=True), first, other)
+    return first
+
+
 def _with_last_resort(blocks: Blocks) -> Blocks:
     """One more attempt, in which all blocks lie where the first one does, so that something is left for the context."""
     left = torch.cat((blocks.left, blocks.left[:1, :, :1].expand_as(blocks.left[:1])))
@@ -286,7 +298,6 @@ def _masks(
     blocks: Blocks,
     context: Bool[Tensor, "a b w h"],
     least_share: float,
-    columns: int,
     rows: int,
     generator: torch.Generator,
 ) -> Masks:

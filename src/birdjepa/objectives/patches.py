@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from birdjepa.audio.logmel import LogMelConfig
 from birdjepa.core.batch import ClipBatch
 from birdjepa.models.encoder import Encoder
 from birdjepa.models.patch import PatchConfig, patchify, unpatchify
@@ -43,16 +42,6 @@ def augmented_frames(
     altered = augment(levels, config, chance.generator("augment", levels.device))[0] / db
     patch = encoder.config.patch.frames
     return altered[:, : altered.shape[1] // patch * patch]
-
-
-def unnormalised(
-    normalised: Float[Tensor, "b t m"], frames: Float[Tensor, "b t m"], front_end: LogMelConfig
-) -> Float[Tensor, "b t m"]:
-    """Undoes what the front end's normalisation does to these frames."""
-    if front_end.normalise == "fixed":
-        return normalised * front_end.std + front_end.mean
-    std, mean = torch.std_mean(frames, dim=(1, 2), keepdim=True)
-    return normalised * (std + 1e-3) + mean
 
 
 def panel(

@@ -23,7 +23,7 @@ from birdjepa.models.predictor import PredictorConfig
 from birdjepa.objectives.augment import GAIN_ONLY, AugmentConfig
 from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfig, ObjectiveOutput, Panel
 from birdjepa.objectives.masks import visible_and_hidden
-from birdjepa.objectives.patches import augmented_frames, panel, pool_seen, take, unnormalised
+from birdjepa.objectives.patches import augmented_frames, panel, pool_seen, take
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class Pixio(Objective):
         tokens = patchify(self.encoder.front_end.normalise(frames), patch)
         index = drawn.hidden.unsqueeze(-1).expand_as(predicted)
         painted = unpatchify(tokens.scatter(1, index, predicted.to(tokens.dtype)), patch, front_end.n_mels)
-        raw = unnormalised(painted, frames, front_end)
+        raw = self.encoder.front_end.unnormalise(painted, frames)
         lent = " (mean and spread of each patch lent by the original)" if self.config.normalise_target else ""
         return [
             panel("visible", "what the encoder saw", frames, drawn.visible, patch),

@@ -27,7 +27,7 @@ from birdjepa.data.loader import Clips
 from birdjepa.models.patch import patchify, unpatchify
 from birdjepa.objectives.ajepa import Ajepa, Look
 from birdjepa.objectives.base import Chance, DataSize, Panel
-from birdjepa.objectives.patches import augmented_frames, take, unnormalised
+from birdjepa.objectives.patches import augmented_frames, panel, take
 from birdjepa.report.contents import Absent, Drawing
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
@@ -229,11 +229,5 @@ def _panel(ajepa: Ajepa, decoder: Ridge, batch: ClipBatch, chance: Chance) -> Pa
     shown = total / count.where(count > 0, torch.nan)
     context = look.masks.context.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
     painted = unpatchify(shown.scatter(1, context, tokens.gather(1, context)), patch, frames.shape[2])
-    start = torch.zeros(len(frames), dtype=torch.long)
-    return Panel(
-        "drawn",
-        "context, and the targets as a decoder draws them from what was predicted",
-        start,
-        torch.full_like(start, frames.shape[1]),
-        unnormalised(painted, frames, front_end.config),
-    )
+    caption = "context, and the targets as a decoder draws them from what was predicted"
+    return panel("drawn", caption, front_end.unnormalise(painted, frames), None, patch)
