@@ -136,9 +136,8 @@ class StripeMaskConfig(MaskConfig):
             removed = torch.where(chosen, in_time, in_band)
         room = _room(columns, rows, self.context_scale, batch, generator)
         kept, free = ~removed.any(2), ~covers.any(2)
-        context = _first_not_empty(
-            room & kept, kept, free
-        )  # on tiny grids: without the context block, then targets only
+        # On tiny grids: without the context block, then without the targets alone.
+        context = _first_not_empty(room & kept, kept, free)
         return _masks(blocks, context, self.least_context, rows, generator)
 
 

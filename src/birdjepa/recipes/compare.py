@@ -30,13 +30,13 @@ from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.named import RECIPES
 from birdjepa.recipes.probe import ProbeConfig, probe
 from birdjepa.recipes.run_folder import Say
+from birdjepa.report.comparison import Compared, comparison_page
 from birdjepa.train.sinks import METRICS, read_metrics
 
 COMMAND = (sys.executable, "-c", "import sys; from birdjepa.cli import main; sys.exit(main())")
 CALIBRATION_STEPS = 6
 STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom."""
-FLOORS = ("logmel", "random")
 MAY_DIFFER = tuple(
     f"config.{name}" for name in ("objective", "added", "optim", "schedule.final_weight_decay", "data", "exclude")
 )
@@ -97,30 +97,8 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    name: str
-    accuracy: Estimate
-    """Mean over seeds, and its interval over them."""
-    ahead: Estimate | None
-    """The seeds' mean minus that of random weights, its interval over recordings; None for the floors."""
-    seeds: tuple[float, ...]
-    """Accuracy of each seed."""
-    steps: int
-    step_s: float
-    """Median time of a step; NaN for the floors."""
-    memory_mib: float
-    """Largest peak of resident memory of a run."""
-
-    def to_json(self) -> dict[str, Any]:
-        ahead = self.ahead.to_json() if self.ahead else None
-        return {**dataclasses.asdict(self), "accuracy": self.accuracy.to_json(), "ahead": ahead}
-
-
-@dataclasses.dataclass(frozen=True)
 class Comparison:
-    rows: tuple[Row, ...]
+    rows: tuple[Compared, ...]
     """Objectives in the order asked for, then the floors."""
     differences: tuple[str, ...]
     """Settings other than the objective's own that two recipes do not share."""
@@ -133,7 +111,7 @@ class Comparison:
 
 
 def compare(config: CompareConfig, say: Say) -> Comparison:
-    """Trains and probes whatever is not done yet, and puts the table together.
+    """Trains and probes whatever is not done yet, puts the table together, and writes compare.json and compare.html.
 
     Raises:
       UsageError: if a setting is missing, a recipe is unknown, or the folder holds another comparison.
@@ -152,6 +130,8 @@ def compare(config: CompareConfig, say: Say) -> Comparison:
         _probe(run, config, say)
     compared = _put_together(runs, list(recipes), config)
     files.write_json(config.out / "compare.json", compared.to_json())
+    page = comparison_page(compared.rows, compared.differences, compared.described, compared.curves)
+    files.write_text(config.out / "compare.html", page, durable=False)
     return compared
 
 
@@ -275,7 +255,6 @@ def _put_together(runs: Sequence[Run], names: Sequence[str], config: CompareConf
         return np.array([kept[name, seed]["right"][what] for seed in _seeds(config)], dtype=np.float64)
 
     rows = []
-    random = np.concatenate([right(name, "random") for name in names])
     for name in names:
         ours = right(name, "encoder")
         mine = [run for run in runs if run.name == name]
@@ -283,7 +262,7 @@ def _put_together(runs: Sequence[Run], names: Sequence[str], config: CompareConf
         step_s = statistics.median(_step_seconds(run.folder, run.config.train.batch_size) for run in mine)
         memory = max(float(configs.read_file(run.folder / "memory.json")["peak_mib"]) for run in mine)
         rows.append(
-            Row(
+            Compared(
                 name if name in RECIPES else Path(name).stem,
                 over_seeds(ours.mean(1).tolist()),
                 interval(lambda w, d=difference: w @ d / w.sum(1), groups, seed=config.seed),
@@ -294,11 +273,11 @@ def _put_together(runs: Sequence[Run], names: Sequence[str], config: CompareConf
             )
         )
     nan = float("nan")
-    of_seeds = random[: config.n_seeds].mean(1).tolist()
-    rows.append(Row("random weights", over_seeds(of_seeds), None, tuple(of_seeds), 0, nan, nan))
+    of_seeds = right(names[0], "random").mean(1).tolist()
+    rows.append(Compared("random weights", over_seeds(of_seeds), None, tuple(of_seeds), 0, nan, nan))
     logmel = right(names[0], "logmel")[0]
     estimate = interval(lambda w: w @ logmel / w.sum(1), groups, seed=config.seed)
-    rows.append(Row("log-mel statistics", estimate, None, (float(logmel.mean()),), 0, nan, nan))
+    rows.append(Compared("log-mel statistics", estimate, None, (float(logmel.mean()),), 0, nan, nan))
     described = {
         "data": list(config.data),
         "probe_data": config.probe_data,

@@ -8,7 +8,6 @@ import dataclasses
 import re
 from pathlib import Path
 
-from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import Interrupted, UsageError
 from birdjepa.core.provenance import provenance
@@ -53,8 +52,7 @@ def resume(folder: Path, say: Say) -> FinetuneResult:
     config = run_folder.read_config(FinetuneConfig, folder)
     with run_folder.only_one(folder), StopSignal() as signal:
         labelled = labelled_data(config)
-        before = configs.read_file(folder / "provenance.json")
-        run_folder.compare_origin(before, origin(config, labelled), folder, say)
+        run_folder.compare_origin(folder, origin(config, labelled), say)
         return _go_on(config, labelled, folder, signal, say)
 
 
@@ -120,7 +118,7 @@ def _run_fold(
         found = origin(config, labelled)
         if (own / "config.json").is_file():
             fold_config = run_folder.read_config(FinetuneConfig, own)
-            run_folder.compare_origin(configs.read_file(own / "provenance.json"), found, own, say)
+            run_folder.compare_origin(own, found, say)
         else:
             run_folder.begin(own, fold_config, found)
         try:

@@ -16,6 +16,7 @@ from birdjepa.core.errors import UsageError
 from birdjepa.data.loader import labels_of
 from birdjepa.data.sources import Manifest, open_data
 from birdjepa.recipes.finetune_config import FinetuneConfig
+from birdjepa.recipes.pretrain import require_single_labels
 from birdjepa.recipes.probe import folds_of_column, labelled_rows
 
 VALIDATION_SPLITS = ("val", "valid", "validation", "dev")
@@ -48,9 +49,7 @@ def labelled_data(config: FinetuneConfig) -> Manifest:
     manifest = open_data(config.data, config.columns)
     if not config.objective.is_multi_label:
         labelled = labelled_rows(manifest, config.folds)
-        for key, names in zip(labelled.keys, labels_of(labelled), strict=True):
-            if len(names) > 1:
-                raise UsageError(f"{key} has {len(names)} labels: set --objective.loss binary")
+        require_single_labels(labelled)
         return labelled
     folds = manifest.column(config.folds) if config.folds else manifest.keys
     labels = labels_of(manifest)

@@ -5,7 +5,6 @@ where something is held out for a test, predictions.csv and score.json, which is
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from birdjepa.checkpoint import store
 from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.batch import Refusal
-from birdjepa.core.errors import InputError, UserError
+from birdjepa.core.errors import InputError
 from birdjepa.core.provenance import provenance
 from birdjepa.core.telling import tenths
-from birdjepa.data.loader import Clips, batches, worker_errors
+from birdjepa.data.loader import Clips
 from birdjepa.data.sources import Manifest
 from birdjepa.models.classifier import Classifier, load_classifier
 from birdjepa.models.encoder import Encoder, load
@@ -37,7 +36,7 @@ from birdjepa.recipes.finetune_score import Validation
 from birdjepa.recipes.finetune_start import start_as_probe, unfreeze
 from birdjepa.recipes.pretrain import describe_groups
 from birdjepa.recipes.run_folder import Say
-from birdjepa.train.loop import NonFinite, Trainer, autocast_dtype, pick_device
+from birdjepa.train.loop import Trainer, autocast_dtype, pick_device
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.state import TrainState
 
@@ -67,9 +66,8 @@ def origin(config: FinetuneConfig, labelled: Manifest) -> dict[str, Any]:
     return found
 
 
-def reopen(config: FinetuneConfig, labelled: Manifest) -> tuple[Clips, Supervised]:
-    """What a run learns from and by, with the weights that it started from: what a report shows."""
-    parts = split_parts(labelled, config)
+def open_run(config: FinetuneConfig, parts: Parts) -> tuple[Clips, Supervised]:
+    """What a run learns from and by, with the weights that it starts from."""
     encoder = _encoder(config)
     clips = _clips(config, parts, encoder.sampling_rate)
     size = DataSize(clips.n_recordings, len(clips.classes))
@@ -80,9 +78,8 @@ def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSi
     """One run from wherever it stands to its score."""
     parts = split_parts(labelled, config)
     device = pick_device(config.train.device)
-    encoder = unfreeze(_encoder(config), config.blocks)
-    clips = _clips(config, parts, encoder.sampling_rate)
-    objective = config.objective.build(encoder, config.seed, DataSize(clips.n_recordings, len(clips.classes)))
+    clips, objective = open_run(config, parts)
+    encoder = unfreeze(objective.encoder, config.blocks)
     state = TrainState(
         objective,
         config.learning,
@@ -167,18 +164,7 @@ def _train(
         max_refused=config.loader.max_refused,
         verb="finetune",
     )
-    try:
-        with worker_errors():
-            trainer.run(
-                functools.partial(batches, clips),
-                configs.to_json(config),
-                stop=signal.stop,
-                say=say,
-                judge=validation,
-            )
-    except NonFinite as error:
-        heard = ", ".join(clips.path(number) for number in error.recordings[:4])
-        raise UserError(f"{error}, or look at its {len(error.recordings)} recordings: {heard} ...") from error
+    run_folder.train(trainer, clips, config, signal, say, validation)
     if state.step < config.train.steps:
         best = validation.best.step if validation else state.step
         say(f"stopped at step {state.step}: nothing was better than step {best} in {config.patience} looks")

@@ -1,7 +1,6 @@
 """The main job: recordings in, a pretrained encoder out, in a run folder that can be stopped and resumed any time."""
 
 import dataclasses
-import functools
 from pathlib import Path
 
 import torch
@@ -10,9 +9,9 @@ from torch import nn
 from birdjepa.checkpoint import store
 from birdjepa.core import config as configs
 from birdjepa.core.batch import Refusal
-from birdjepa.core.errors import UsageError, UserError
+from birdjepa.core.errors import UsageError
 from birdjepa.core.provenance import provenance
-from birdjepa.data.loader import Clips, batches, labels_of, worker_errors
+from birdjepa.data.loader import Clips, labels_of
 from birdjepa.data.sources import Manifest, open_data, split_weight
 from birdjepa.models.encoder import Encoder
 from birdjepa.objectives.base import DataSize, Objective
@@ -21,7 +20,7 @@ from birdjepa.recipes import run_folder
 from birdjepa.recipes.card import model_card
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.run_folder import Say
-from birdjepa.train.loop import NonFinite, Trainer, autocast_dtype, pick_device
+from birdjepa.train.loop import Trainer, autocast_dtype, pick_device
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.sinks import require_extras
 from birdjepa.train.state import TrainState
@@ -65,9 +64,7 @@ def resume(folder: Path, say: Say) -> PretrainResult:
     config = run_folder.read_config(PretrainConfig, folder)
     with run_folder.only_one(folder), StopSignal() as signal:
         sources = open_sources(config)
-        run_folder.compare_origin(
-            configs.read_file(folder / "provenance.json"), run_folder.origin(config.train.threads, sources), folder, say
-        )
+        run_folder.compare_origin(folder, run_folder.origin(config.train.threads, sources), say)
         return _run(config, make_clips(config, sources), folder, signal, say)
 
 
@@ -139,9 +136,18 @@ def require_classes(clips: Clips, *, is_multi_label: bool) -> None:
     if len(clips.classes) < 2:
         raise UsageError(f"the data has {len(clips.classes)} class(es); a classifier needs at least 2")
     for source in () if is_multi_label else clips.sources:
-        for row, labels in enumerate(labels_of(source)):
-            if len(labels) > 1:
-                raise UsageError(f"{source.keys[row]} has {len(labels)} labels: set --objective.loss binary")
+        require_single_labels(source)
+
+
+def require_single_labels(source: Manifest) -> None:
+    """Refuses rows of several labels.
+
+    Raises:
+      UsageError: naming the first one.
+    """
+    for key, labels in zip(source.keys, labels_of(source), strict=True):
+        if len(labels) > 1:
+            raise UsageError(f"{key} has {len(labels)} labels: set --objective.loss binary")
 
 
 def make_clips(config: PretrainConfig, sources: list[Manifest]) -> Clips:
@@ -173,11 +179,7 @@ def _run(config: PretrainConfig, clips: Clips, folder: Path, signal: StopSignal,
         state, config.train, config.schedule, folder, seed=config.seed, max_refused=config.loader.max_refused
     )
     try:
-        with worker_errors():
-            trainer.run(functools.partial(batches, clips), configs.to_json(config), stop=signal.stop, say=say)
-    except NonFinite as error:
-        heard = ", ".join(clips.path(number) for number in error.recordings[:4])
-        raise UserError(f"{error}, or look at its {len(error.recordings)} recordings: {heard} ...") from error
+        run_folder.train(trainer, clips, config, signal, say)
     finally:
         run_folder.write_refused(folder, state.refused)
     export(config, state, folder, clips.n_recordings)
@@ -201,7 +203,7 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
     n_clips = clips.order.epoch_length
     say(f"data: {clips.n_recordings} recordings, {n_clips} clips of {config.loader.clip_s:g} s an epoch")
     say(
-        f"encoder: {config.encoder.size}, {sum(p.numel() for p in encoder.parameters()) / 1e6:.2f} M parameters, "
+        f"encoder: {config.encoder.size}, {_millions(encoder)}, "
         f"{len(grid)} tokens per {config.clips.clip_s:g} s, {patch_ms:g} ms each"
     )
     say(f"objective: {config.objective.name}, {_millions(state.objective)} in all that trains")

@@ -18,8 +18,8 @@ from birdjepa.models.encoder import Encoder, load
 from birdjepa.objectives.base import Objective
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.finetune_config import FinetuneConfig
-from birdjepa.recipes.finetune_data import folds_to_cross, labelled_data
-from birdjepa.recipes.finetune_run import reopen
+from birdjepa.recipes.finetune_data import folds_to_cross, labelled_data, split_parts
+from birdjepa.recipes.finetune_run import open_run
 from birdjepa.recipes.pretrain import make_clips, make_objective, open_sources
 from birdjepa.recipes.run_folder import read_config
 from birdjepa.report.build import write_report
@@ -85,7 +85,7 @@ def _open(folder: Path, say: Callable[[str], None]) -> _Opened:
 
 
 def _tuned(config: FinetuneConfig, labelled: Manifest, encoder: Path) -> _Opened:
-    return _Opened([labelled], *reopen(config, labelled), encoder)
+    return _Opened([labelled], *open_run(config, split_parts(labelled, config)), encoder)
 
 
 def restore(objective: Objective, folder: Path, say: Callable[[str], None]) -> int | Absent:

@@ -6,6 +6,7 @@ Shared by every job that trains: pretraining and fine-tuning differ in their con
 import csv
 import datetime
 import fcntl
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +18,12 @@ import torch
 from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.batch import Refusal
-from birdjepa.core.errors import UsageError
+from birdjepa.core.errors import UsageError, UserError
 from birdjepa.core.provenance import provenance
+from birdjepa.data.loader import Clips, batches, worker_errors
 from birdjepa.data.sources import Manifest
+from birdjepa.train.loop import Judge, NonFinite, Trainer
+from birdjepa.train.signals import StopSignal
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -56,12 +60,15 @@ def origin(n_threads: int, sources: Sequence[Manifest]) -> dict[str, Any]:
     return {**provenance(), "started": started, "n_threads": torch.get_num_threads(), "data": data}
 
 
-def compare_origin(before: dict[str, Any], now: dict[str, Any], folder: Path, say: Say) -> None:
-    """Other data is refused; another machine or version is told, for the run will not be the same to the last bit.
+def compare_origin(folder: Path, now: dict[str, Any], say: Say) -> None:
+    """Holds what a run began from against what is there now.
+
+    Other data is refused; another machine or version is told, for the run will not be the same to the last bit.
 
     Raises:
       UsageError: naming the data that has changed.
     """
+    before = configs.read_file(folder / "provenance.json")
     if before.get("data") != now["data"]:
         changed = configs.difference(before.get("data"), now["data"])
         raise UsageError(
@@ -70,6 +77,23 @@ def compare_origin(before: dict[str, Any], now: dict[str, Any], folder: Path, sa
     for name in ("packages", "cpu", "n_threads", "commit"):
         for line in configs.difference(before.get(name), now[name], where=name):
             say(f"not the same to the last bit any more: {line}")
+
+
+def train(
+    trainer: Trainer, clips: Clips, config: Any, signal: StopSignal, say: Say, judge: Judge | None = None
+) -> None:
+    """Runs a trainer to its end; a step that is not finite is told with the recordings that it heard.
+
+    Raises:
+      Interrupted, UserError: as `Trainer.run`.
+    """
+    try:
+        with worker_errors():
+            feed = functools.partial(batches, clips)
+            trainer.run(feed, configs.to_json(config), stop=signal.stop, say=say, judge=judge)
+    except NonFinite as error:
+        heard = ", ".join(clips.path(number) for number in error.recordings[:4])
+        raise UserError(f"{error}, or look at its {len(error.recordings)} recordings: {heard} ...") from error
 
 
 def write_refused(folder: Path, refused: dict[str, Refusal]) -> None:

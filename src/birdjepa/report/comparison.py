@@ -1,8 +1,9 @@
 """A comparison of objectives as one HTML page: scores with their intervals, leads over random weights, losses."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from birdjepa.benchmark.bootstrap import Estimate
 from birdjepa.report.build import page
@@ -10,16 +11,28 @@ from birdjepa.report.charts import Line, interval_chart, line_chart
 from birdjepa.report.html import note, paragraph, section, table, tag
 
 
-class Compared(NamedTuple):
-    """One objective or floor."""
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """One objective or floor: a line of the table."""
 
     name: str
     accuracy: Estimate
+    """Mean over seeds, and its interval over them."""
     ahead: Estimate | None
-    seeds: Sequence[float]
+    """The seeds' mean minus that of random weights, its interval over recordings; None for the floors."""
+    seeds: tuple[float, ...]
+    """Accuracy of each seed."""
     steps: int
     step_s: float
+    """Median time of a step; NaN for the floors."""
     memory_mib: float
+    """Largest peak of resident memory of a run; NaN for the floors."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object; NaN becomes null."""
+        ahead = self.ahead.to_json() if self.ahead else None
+        costs = {name: None if math.isnan(cost := getattr(self, name)) else cost for name in ("step_s", "memory_mib")}
+        return {**dataclasses.asdict(self), **costs, "accuracy": self.accuracy.to_json(), "ahead": ahead}
 
 
 HEADER = ("", "accuracy", "minus random weights", "each seed", "steps", "ms a step", "peak MiB")
