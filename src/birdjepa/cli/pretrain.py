@@ -1,30 +1,45 @@
-"""`birdjepa pretrain RECIPE --data DATA --out RUN [--train.steps N ...]`, `--config FILE`, `--resume RUN`."""
+"""`birdjepa pretrain RECIPE --data DATA --out RUN [--train.steps N ...]`, `--config FILE`, `--resume RUN`, and
+`--fork RUN --at-step N --cooldown N [--out RUN]`.
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from birdjepa.cli import tell
+from birdjepa.cli.arguments import parse
 from birdjepa.cli.runs import done, layered, named, resumed
 from birdjepa.core.errors import UsageError
 from birdjepa.recipes import pretrain
 from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.fork import ForkArguments, fork
 from birdjepa.recipes.named import RECIPES
 from birdjepa.recipes.report import report
 from birdjepa.report.contents import ReportConfig
 
 DESCRIPTION = (
     "Pretrains an encoder. Start from a recipe (birdjepa pretrain lejepa --data DATA --out RUN), from a file (--config "
-    "FILE, a saved config.json or TOML laid over the recipe), or go on with a stopped run (--resume RUN). Every "
-    "setting below can be given; the run folder keeps the whole configuration."
+    "FILE, a saved config.json or TOML laid over the recipe), go on with a stopped run (--resume RUN), or end one in a "
+    "decay of its own (--fork RUN --at-step N --cooldown N [--out RUN]). Every setting below can be given; the run "
+    "folder keeps the whole configuration."
 )
 
 
 def run(argv: Sequence[str]) -> int:
-    rest, folder = resumed(argv)
+    rest, folder = ([], _fork(argv)) if _is_fork(argv) else resumed(argv)
     result = pretrain.resume(folder, tell) if folder else pretrain.start(configure(rest), tell)
     if result.config.report:
         report(result.folder, ReportConfig(), tell)
     print(result.folder / "encoder")
     return done(result.folder, len(result.refused))
+
+
+def _is_fork(argv: Sequence[str]) -> bool:
+    return any(argument.partition("=")[0] == "--fork" for argument in argv)
+
+
+def _fork(argv: Sequence[str]) -> Path:
+    told = "Leaves a run at one of its checkpoints and ends it in a decay of its own, in a new run folder."
+    return fork(parse(ForkArguments, argv, prog="birdjepa pretrain --fork RUN", description=told), tell)
 
 
 def configure(argv: Sequence[str]) -> PretrainConfig:
