@@ -25,6 +25,7 @@ from birdjepa.train.monitors import alarm, look
 from birdjepa.train.progress import Progress
 from birdjepa.train.sinks import Sinks
 from birdjepa.train.state import TrainState
+from birdjepa.train.timing import Stopwatch
 
 Batches = Callable[[int, int], Generator[ClipBatch, None, None]]
 """Micro-batches number first to last - 1."""
@@ -91,6 +92,8 @@ class Trainer:
         """Which command resumes the run."""
         self.device = next(state.objective.parameters()).device
         self.autocast = autocast_dtype(config.precision, self.device)
+        self.timing = Stopwatch(self.device)
+        """Parts: data, loop, forward (and views, where a profile marks them), backward, optimiser, watch, log, save."""
         self._saved_step = state.step
 
     def run(
@@ -116,6 +119,7 @@ class Trainer:
             Sinks(self.folder, config.sinks, described, first_step=start + 1 if start else 0) as sinks,
             Progress(start, config.steps, say, self.verb) as progress,
         ):
+            self.timing.restart()
             if judge and start == 0 and (seen := judge.judge()):
                 sinks.write({"step": 0, **seen})
             while not self.is_over(judge):
@@ -125,18 +129,23 @@ class Trainer:
                         f"stopped at step {state.step}, saved; go on with: birdjepa {self.verb} --resume {self.folder}"
                     )
                 began = time.perf_counter()
-                update = self.update([next(feed) for _ in range(config.accumulate)])
+                step_batches = [next(feed) for _ in range(config.accumulate)]
+                self.timing.mark("data")
+                update = self.update(step_batches)
                 row = self.watch(update, time.perf_counter() - began)
                 judged = judge.judge() if judge else {}
+                self.timing.mark("watch")
                 logged = state.step % config.log_every == 0 or state.step in (1, config.steps)
                 if logged or judged or self.is_watched():
-                    sinks.write({**row, **judged})
+                    sinks.write({**row, **judged, "data_wait": self.timing.share("data")})
                 if "alarm" in row:
                     say(f"step {state.step}: {row['alarm']}")
                 progress.advance(state.step, update.loss)
+                self.timing.mark("log")
                 if state.step % config.checkpoint_every == 0 or self.is_over(judge):
                     sinks.sync()
                     self.save()
+                    self.timing.mark("save")
 
     def update(self, batches: list[ClipBatch]) -> Update:
         """One optimiser step over its micro-batches."""
@@ -149,10 +158,13 @@ class Trainer:
         state.optimiser.zero_grad(set_to_none=True)
         buffers = {name: buffer.clone() for name, buffer in state.objective.named_buffers()}
         losses, terms, embeddings = [], [], []
+        self.timing.mark("loop")
         for micro, batch in enumerate(batches):
             with self.precision():
                 output = state.objective(batch.move(self.device), self.chance(micro))
+            self.timing.mark("forward")
             (output.loss / len(batches)).backward()
+            self.timing.mark("backward")
             losses.append(float(output.loss.detach()))
             terms.append({name: float(value) for name, value in output.terms.items()})
             embeddings.append(output.watched)
@@ -168,6 +180,7 @@ class Trainer:
         state.step += 1
         if state.ema:
             state.ema.update(state.objective.encoder)
+        self.timing.mark("optimiser")
         means = {name: sum(each[name] for each in terms) / len(terms) for name in terms[0]}
         return Update(loss, float(norm), means, batches, torch.cat(embeddings))
 
