@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_run import differences, final_state, metrics, tiny, write_songs
 
-from birdjepa.core.errors import Interrupted
+from birdjepa.core.errors import Interrupted, UserError
 from birdjepa.models.predictor import PredictorConfig
 from birdjepa.nn.regularised import RegularisedMaskingConfig
 from birdjepa.objectives import OBJECTIVES
@@ -203,7 +203,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(songs, whole):
     found = pretrain.store.latest(whole / "checkpoints", warn=print)
     assert found is not None
     with pytest.raises(
-        pretrain.UserError, match=r"does not fit this configuration; \d+ tensors differ, the first is ema"
+        UserError, match=r"does not fit this configuration; \d+ tensors differ, the first is ema"
     ):
         state.restore(found)
     assert final_state(whole)[1]["bank_seen"] == 16
