@@ -102,12 +102,12 @@ def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSi
             train = labelled.select(parts.train)
             refused |= _refusals(start_as_probe(objective.head, encoder, train, clips.classes, config.seed, say))
     validation = _validation(config, state, labelled.select(parts.validation), clips, say)
-    try:
-        _train(config, clips, state, validation, folder, signal, say)
-    finally:
-        refused |= state.refused
-        refused |= _refusals(validation.refused.values() if validation else ())
-        run_folder.write_refused(folder, refused)
+    with run_folder.listing_refused(folder, refused):
+        try:
+            _train(config, clips, state, validation, folder, signal, say)
+        finally:
+            refused |= state.refused
+            refused |= _refusals(validation.refused.values() if validation else ())
     return _finish(config, parts, state, clips, folder, refused, say)
 
 

@@ -181,10 +181,8 @@ def _run(config: PretrainConfig, clips: Clips, folder: Path, signal: StopSignal,
     trainer = Trainer(
         state, config.train, config.schedule, folder, seed=config.seed, max_refused=config.loader.max_refused
     )
-    try:
+    with run_folder.listing_refused(folder, state.refused):
         run_folder.train(trainer, clips, config, signal, say)
-    finally:
-        run_folder.write_refused(folder, state.refused)
     export(config, state, folder, clips.n_recordings)
     return PretrainResult(folder, config, state.refused)
 

@@ -23,8 +23,10 @@ from birdjepa.optim.schedules import ScheduleConfig, factor, weight_decay_factor
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.monitors import alarm, look
 from birdjepa.train.progress import Progress
+from birdjepa.train.saving import Saves
 from birdjepa.train.sinks import Sinks
 from birdjepa.train.state import TrainState
+from birdjepa.train.watchdog import Watchdog
 
 Batches = Callable[[int, int], Generator[ClipBatch, None, None]]
 """Micro-batches number first to last - 1."""
@@ -108,36 +110,45 @@ class Trainer:
         Raises:
           Interrupted: a stop was asked for; the state is saved.
           NonFinite: naming the step and the recordings.
+          NotSaved: storage fails again and again.
           UserError: too many recordings cannot be read.
         """
         config, state = self.config, self.state
         start = state.step
+        saves = Saves(say)
         with (
             contextlib.closing(batches(start * config.accumulate, config.steps * config.accumulate)) as feed,
             Sinks(self.folder, config.sinks, described, first_step=start + 1 if start else 0) as sinks,
             Progress(start, config.steps, say, self.verb) as progress,
+            Watchdog(self.folder, say) as watchdog,
         ):
             if judge and start == 0 and (seen := judge.judge()):
                 sinks.write({"step": 0, **seen})
             while not self.is_over(judge):
                 if stop():
-                    self.save()
+                    with watchdog.patient():
+                        saves.now(lambda: self.keep(sinks))
                     raise Interrupted(
                         f"stopped at step {state.step}, saved; go on with: birdjepa {self.verb} --resume {self.folder}"
                     )
                 began = time.perf_counter()
-                update = self.update([next(feed) for _ in range(config.accumulate)])
+                micro_batches = [next(feed) for _ in range(config.accumulate)]
+                watchdog.start()
+                update = self.update(micro_batches)
                 row = self.watch(update, time.perf_counter() - began)
-                judged = judge.judge() if judge else {}
+                watchdog.step_done()
+                with watchdog.patient():
+                    judged = judge.judge() if judge else {}
                 logged = state.step % config.log_every == 0 or state.step in (1, config.steps)
                 if logged or judged or self.is_watched():
                     sinks.write({**row, **judged})
                 if "alarm" in row:
                     say(f"step {state.step}: {row['alarm']}")
                 progress.advance(state.step, update.loss)
-                if state.step % config.checkpoint_every == 0 or self.is_over(judge):
-                    sinks.sync()
-                    self.save()
+                is_over = self.is_over(judge)
+                if state.step % config.checkpoint_every == 0 or is_over:
+                    with watchdog.patient():
+                        (saves.now if is_over else saves.soon)(lambda: self.keep(sinks))
 
     def update(self, batches: list[ClipBatch]) -> Update:
         """One optimiser step over its micro-batches."""
@@ -206,6 +217,15 @@ class Trainer:
     def is_watched(self) -> bool:
         """Whether the monitors look at the step just done."""
         return self.state.step % self.config.monitor.every == 0 or self.state.step == self.config.steps
+
+    def keep(self, sinks: Sinks) -> None:
+        """Rows to the disk, then the checkpoint that they lead to.
+
+        Raises:
+          StorageError: if either fails.
+        """
+        sinks.sync()
+        self.save()
 
     def save(self) -> None:
         """Writes a checkpoint of the current step, unless there is one."""

@@ -1,4 +1,7 @@
-"""Stop signals: the first one asks the loop to save and end, a second one ends at once."""
+"""Stop signals: the first one asks the loop to save and end, a second one ends at once.
+
+Imports nothing heavy, so that the command line can listen before torch is there.
+"""
 
 import signal
 import types
@@ -8,7 +11,9 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SI
 
 
 class StopSignal:
-    """Context manager; `stop()` tells whether a signal came. The handler only sets that flag."""
+    """Context manager; `stop()` tells whether a signal came. The handler only sets that flag. One inside another knows
+    what the outer one was told.
+    """
 
     def __init__(self, names: Iterable[signal.Signals] = STOPS) -> None:
         nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -19,6 +24,9 @@ class StopSignal:
     def __enter__(self) -> "StopSignal":
         for name in self._names:
             self._before[name] = signal.signal(name, self._handle)
+            outer = getattr(self._before[name], "__self__", None)
+            if isinstance(outer, StopSignal):
+                self.received = self.received or outer.received
         return self
 
     def __exit__(self, *_: object) -> None:
