@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from birdjepa.core.cluster import use_node_disk
 from birdjepa.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
 
 VERBS = {
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(f"{arguments[0]!r} is not a verb; there are {', '.join(VERBS)}")
         return EXIT_USAGE
     try:
+        use_node_disk(os.environ, tell)
         return importlib.import_module(f"birdjepa.cli.{arguments[0]}").run(arguments[1:])
     except UserError as error:
         tell(str(error))
