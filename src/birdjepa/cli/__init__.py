@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from birdjepa.core.cluster import use_node_disk
 from birdjepa.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, STORAGE, UserError
 from birdjepa.train.signals import StopSignal
 
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(f"{arguments[0]!r} is not a verb; there are {', '.join(VERBS)}")
         return EXIT_USAGE
     try:
+        use_node_disk(os.environ, tell)
         with StopSignal() if arguments[0] in TRAIN else contextlib.nullcontext():
             return importlib.import_module(f"birdjepa.cli.{arguments[0]}").run(arguments[1:])
     except UserError as error:

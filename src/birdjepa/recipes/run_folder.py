@@ -28,6 +28,8 @@ from birdjepa.train.signals import StopSignal
 T = TypeVar("T")
 Say = Callable[[str], None]
 LOCK = ".lock"
+JOBS = "slurm"
+"""What a cluster's jobs for this run leave, from before it began."""
 
 
 def begin(folder: Path, config: Any, found: dict[str, Any]) -> None:
@@ -131,8 +133,8 @@ def read_refused(folder: Path) -> dict[str, Refusal]:
 
 
 def require_free(folder: Path, config: Any) -> None:
-    """Refuses a folder that holds anything but a lock; where it holds a run, says how that one differs."""
-    if not folder.exists() or (folder.is_dir() and not {path.name for path in folder.iterdir()} - {LOCK}):
+    """Refuses a folder that holds anything but a lock and jobs; where it holds a run, says how that one differs."""
+    if not folder.exists() or (folder.is_dir() and not {path.name for path in folder.iterdir()} - {LOCK, JOBS}):
         return
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder}: exists already; choose another --out")
