@@ -25,13 +25,13 @@ class Chance:
     seed: int
     step: int
     n_steps: int
-    """Updates of the whole run."""
+    """Updates that the run was planned for; a forked run may go on beyond them."""
     micro: int = 0
 
     @property
     def progress(self) -> float:
         """Share of the run that is done, in [0, 1]."""
-        return self.step / self.n_steps
+        return min(1.0, self.step / self.n_steps)
 
     def generator(self, purpose: str, device: torch.device) -> torch.Generator:
         return random.torch_generator(self.seed, purpose, self.step, self.micro, device=device)

@@ -70,6 +70,7 @@ class PretrainConfig:
             )
         if self.train.micro_batch < 2:
             raise UsageError("train.batch-size / train.accumulate must be at least 2: the objective compares clips")
+        self.schedule.check(self.train.steps)
         try:
             self.added.check()
         except ValueError as error:

@@ -109,12 +109,13 @@ def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _with_curriculum(contents: ReportContents) -> Sequence[Mapping[str, Any]]:
     """The logged rows, and in each the probability of hard masks at that step where the masks follow a curriculum."""
     masks = _mapping(_mapping(contents.config.get("objective")).get("masks"))
-    n_steps = _mapping(contents.config.get("train")).get("steps")
+    fork = _mapping(_mapping(contents.config.get("schedule")).get("fork"))
+    n_steps = fork.get("planned") or _mapping(contents.config.get("train")).get("steps")
     if masks.get("kind") != "CurriculumConfig" or not n_steps:
         return contents.metrics
     pace, start = masks["pace"], float(masks["start"])
     return [
-        {**row, "hard_probability": hard_probability((int(row["step"]) - 1) / n_steps, pace, start)}
+        {**row, "hard_probability": hard_probability(min(1.0, (int(row["step"]) - 1) / n_steps), pace, start)}
         for row in contents.metrics
     ]
 

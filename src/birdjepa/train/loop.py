@@ -187,7 +187,7 @@ class Trainer:
 
     def chance(self, micro: int = 0) -> Chance:
         """Chance of the step in hand."""
-        return Chance(self.seed, self.state.step, self.config.steps, micro)
+        return Chance(self.seed, self.state.step, self.schedule.planned(self.config.steps), micro)
 
     def watch(self, update: Update, seconds: float) -> dict[str, Any]:
         """The step's row: loss and terms, the probe, and now and then the monitors."""
