@@ -1,11 +1,14 @@
 """The command line: parse, call one function, print. `birdjepa --help` and usage errors never import torch."""
 
+import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-from birdjepa.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
+from birdjepa.core.cluster import use_node_disk
+from birdjepa.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, STORAGE, UserError
+from birdjepa.train.signals import StopSignal
 
 VERBS = {
     "pretrain": "learn an encoder from recordings, without labels",
@@ -18,6 +21,9 @@ VERBS = {
     "data": "synth: labelled synthetic bird songs; images: digits as sound; scan: what is there, what is damaged",
     "doctor": "versions, processor, memory, audio formats, free disk on one screen",
 }
+
+TRAIN = ("pretrain", "finetune", "compare")
+"""Verbs that a signal asks to save and end. They listen before they import torch, which takes seconds."""
 
 USAGE = """birdjepa: self-supervised encoders for sound
 
@@ -32,7 +38,7 @@ first steps:
   birdjepa finetune runs/first/encoder --data songs/metadata.csv --folds fold --out runs/finetuned
 
 exit codes: 0 done, 1 failed, 2 usage, 3 finished but some inputs were refused (failures.csv),
-75 stopped and saved: go on with --resume
+75 stopped, and a checkpoint is there: go on with --resume
 """
 
 
@@ -51,12 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(f"{arguments[0]!r} is not a verb; there are {', '.join(VERBS)}")
         return EXIT_USAGE
     try:
-        return importlib.import_module(f"birdjepa.cli.{arguments[0]}").run(arguments[1:])
+        use_node_disk(os.environ, tell)
+        with StopSignal() if arguments[0] in TRAIN else contextlib.nullcontext():
+            return importlib.import_module(f"birdjepa.cli.{arguments[0]}").run(arguments[1:])
     except UserError as error:
         tell(str(error))
         return error.exit_code
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - whoever read our output has gone; Python flushes at exit
+        return EXIT_FAILED
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        tell(f"{error.filename or 'a file'}: {error.strerror}")
         return EXIT_FAILED
     except KeyboardInterrupt:
         tell("interrupted")

@@ -36,6 +36,7 @@ from birdjepa.recipes.finetune_score import Validation
 from birdjepa.recipes.finetune_start import start_as_probe, unfreeze
 from birdjepa.recipes.pretrain import describe_groups
 from birdjepa.recipes.run_folder import Say
+from birdjepa.train.engine import SingleEngine
 from birdjepa.train.loop import Trainer, autocast_dtype, pick_device
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.state import TrainState
@@ -86,7 +87,7 @@ def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSi
         config.train,
         n_classes=len(clips.classes),
         seed=config.seed,
-        device=device,
+        engine=SingleEngine(device),
         keeps_best=True,
     )
     refused: Refused = {}
@@ -101,12 +102,12 @@ def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSi
             train = labelled.select(parts.train)
             refused |= _refusals(start_as_probe(objective.head, encoder, train, clips.classes, config.seed, say))
     validation = _validation(config, state, labelled.select(parts.validation), clips, say)
-    try:
-        _train(config, clips, state, validation, folder, signal, say)
-    finally:
-        refused |= state.refused
-        refused |= _refusals(validation.refused.values() if validation else ())
-        run_folder.write_refused(folder, refused)
+    with run_folder.listing_refused(folder, refused):
+        try:
+            _train(config, clips, state, validation, folder, signal, say)
+        finally:
+            refused |= state.refused
+            refused |= _refusals(validation.refused.values() if validation else ())
     return _finish(config, parts, state, clips, folder, refused, say)
 
 

@@ -3,13 +3,13 @@
 Shared by every job that trains: pretraining and fine-tuning differ in their configuration, not in this.
 """
 
+import contextlib
 import csv
 import datetime
 import fcntl
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,8 @@ from birdjepa.train.signals import StopSignal
 T = TypeVar("T")
 Say = Callable[[str], None]
 LOCK = ".lock"
+JOBS = "slurm"
+"""What a cluster's jobs for this run leave, from before it began."""
 
 
 def begin(folder: Path, config: Any, found: dict[str, Any]) -> None:
@@ -106,6 +108,20 @@ def write_refused(folder: Path, refused: dict[str, Refusal]) -> None:
         files.write_csv(folder / "failures.csv", header, rows)
 
 
+@contextlib.contextmanager
+def listing_refused(folder: Path, refused: dict[str, Refusal]) -> Iterator[None]:
+    """Writes failures.csv when the block ends, however it does. Where it ends badly and the list cannot be written
+    either, the first error is the one to tell: the list is in the checkpoint too.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            write_refused(folder, refused)
+        raise
+    write_refused(folder, refused)
+
+
 def read_refused(folder: Path) -> dict[str, Refusal]:
     """What `write_refused` listed, by path; nothing where there is no list."""
     path = folder / "failures.csv"
@@ -117,8 +133,8 @@ def read_refused(folder: Path) -> dict[str, Refusal]:
 
 
 def require_free(folder: Path, config: Any) -> None:
-    """Refuses a folder that holds anything but a lock; where it holds a run, says how that one differs."""
-    if not folder.exists() or (folder.is_dir() and not {path.name for path in folder.iterdir()} - {LOCK}):
+    """Refuses a folder that holds anything but a lock and jobs; where it holds a run, says how that one differs."""
+    if not folder.exists() or (folder.is_dir() and not {path.name for path in folder.iterdir()} - {LOCK, JOBS}):
         return
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder}: exists already; choose another --out")
@@ -128,7 +144,7 @@ def require_free(folder: Path, config: Any) -> None:
     raise UsageError(f"{folder}: holds a run already; go on with --resume {folder}, or choose another --out{how}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Refuses a second process on the same run folder. The lock is the process's own: flock's would outlive it in its
     workers.

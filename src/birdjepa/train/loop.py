@@ -6,13 +6,13 @@ weights, probe, judge, log, save. A checkpoint named step N holds the state afte
 
 import abc
 import contextlib
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from birdjepa.checkpoint import store
 from birdjepa.checkpoint.manifest import CheckpointError
@@ -23,9 +23,14 @@ from birdjepa.optim.schedules import ScheduleConfig, factor, weight_decay_factor
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.monitors import alarm, look
 from birdjepa.train.progress import Progress
+from birdjepa.train.saving import Saves
 from birdjepa.train.sinks import Sinks
 from birdjepa.train.state import TrainState
+<<<<<<< HEAD
 from birdjepa.train.timing import Stopwatch
+=======
+from birdjepa.train.watchdog import Watchdog
+>>>>>>> main
 
 Batches = Callable[[int, int], Generator[ClipBatch, None, None]]
 """Micro-batches number first to last - 1."""
@@ -90,7 +95,8 @@ class Trainer:
         self.max_refused = max_refused
         self.verb = verb
         """Which command resumes the run."""
-        self.device = next(state.objective.parameters()).device
+        self.engine = state.engine
+        self.device = state.engine.device
         self.autocast = autocast_dtype(config.precision, self.device)
         self.timing = Stopwatch(self.device)
         """Parts: data, loop, forward (and views, where a profile marks them), backward, optimiser, watch, log, save."""
@@ -110,79 +116,112 @@ class Trainer:
         Raises:
           Interrupted: a stop was asked for; the state is saved.
           NonFinite: naming the step and the recordings.
+          NotSaved: storage fails again and again.
           UserError: too many recordings cannot be read.
         """
         config, state = self.config, self.state
         start = state.step
+        saves = Saves(say)
         with (
             contextlib.closing(batches(start * config.accumulate, config.steps * config.accumulate)) as feed,
             Sinks(self.folder, config.sinks, described, first_step=start + 1 if start else 0) as sinks,
             Progress(start, config.steps, say, self.verb) as progress,
+            Watchdog(self.folder, say) as watchdog,
         ):
             self.timing.restart()
             if judge and start == 0 and (seen := judge.judge()):
                 sinks.write({"step": 0, **seen})
             while not self.is_over(judge):
                 if stop():
-                    self.save()
+                    with watchdog.patient():
+                        saves.now(lambda: self.keep(sinks))
                     raise Interrupted(
                         f"stopped at step {state.step}, saved; go on with: birdjepa {self.verb} --resume {self.folder}"
                     )
                 began = time.perf_counter()
+<<<<<<< HEAD
                 step_batches = [next(feed) for _ in range(config.accumulate)]
                 self.timing.mark("data")
                 update = self.update(step_batches)
                 row = self.watch(update, time.perf_counter() - began)
                 judged = judge.judge() if judge else {}
                 self.timing.mark("watch")
+=======
+                micro_batches = [next(feed) for _ in range(config.accumulate)]
+                watchdog.start()
+                update = self.update(micro_batches)
+                row = self.watch(update, time.perf_counter() - began)
+                watchdog.step_done()
+                with watchdog.patient():
+                    judged = judge.judge() if judge else {}
+>>>>>>> main
                 logged = state.step % config.log_every == 0 or state.step in (1, config.steps)
                 if logged or judged or self.is_watched():
                     sinks.write({**row, **judged, "data_wait": self.timing.share("data")})
                 if "alarm" in row:
                     say(f"step {state.step}: {row['alarm']}")
                 progress.advance(state.step, update.loss)
+<<<<<<< HEAD
                 self.timing.mark("log")
                 if state.step % config.checkpoint_every == 0 or self.is_over(judge):
                     sinks.sync()
                     self.save()
                     self.timing.mark("save")
+=======
+                is_over = self.is_over(judge)
+                if state.step % config.checkpoint_every == 0 or is_over:
+                    with watchdog.patient():
+                        (saves.now if is_over else saves.soon)(lambda: self.keep(sinks))
+>>>>>>> main
 
     def update(self, batches: list[ClipBatch]) -> Update:
         """One optimiser step over its micro-batches."""
-        state, config = self.state, self.config
+        state, config, engine = self.state, self.config, self.engine
         scale = factor(state.step, config.steps, self.schedule)
         decay = weight_decay_factor(state.step, config.steps, self.schedule)
         for group in state.optimiser.param_groups:
             group["lr"] = state.optimiser.defaults["lr"] * group["rate"] * scale
             group["weight_decay"] = group["full_weight_decay"] * decay
-        state.optimiser.zero_grad(set_to_none=True)
+        engine.zero_grad()
         buffers = {name: buffer.clone() for name, buffer in state.objective.named_buffers()}
         losses, terms, embeddings = [], [], []
         self.timing.mark("loop")
         for micro, batch in enumerate(batches):
+            last = micro == len(batches) - 1
             with self.precision():
+<<<<<<< HEAD
                 output = state.objective(batch.move(self.device), self.chance(micro))
             self.timing.mark("forward")
             (output.loss / len(batches)).backward()
             self.timing.mark("backward")
+=======
+                output = engine.forward(batch.move(self.device), self.chance(micro), last=last)
+            engine.backward(output.loss / len(batches), last=last)
+>>>>>>> main
             losses.append(float(output.loss.detach()))
             terms.append({name: float(value) for name, value in output.terms.items()})
             embeddings.append(output.watched)
-        norm = nn.utils.clip_grad_norm_(state.objective.parameters(), config.clip_norm or float("inf"))
+        norm = engine.clip(config.clip_norm)
         loss = sum(losses) / len(losses)
-        if not (torch.isfinite(norm) and abs(loss) < float("inf")):
+        if not (math.isfinite(norm) and math.isfinite(loss)):
             for name, buffer in state.objective.named_buffers():
                 buffer.copy_(buffers[name])  # batch norms have seen the bad batch
-            self.stop_non_finite(loss, float(norm), batches)
+            self.stop_non_finite(loss, norm, batches)
         self.count_refused(batches)
-        state.optimiser.step()
-        state.objective.after_update(self.chance())
+        engine.step()
+        with engine.opened():
+            state.objective.after_update(self.chance())
+            if state.ema:
+                state.ema.update(state.objective.encoder)
         state.step += 1
+<<<<<<< HEAD
         if state.ema:
             state.ema.update(state.objective.encoder)
         self.timing.mark("optimiser")
+=======
+>>>>>>> main
         means = {name: sum(each[name] for each in terms) / len(terms) for name in terms[0]}
-        return Update(loss, float(norm), means, batches, torch.cat(embeddings))
+        return Update(loss, norm, means, batches, torch.cat(embeddings))
 
     def chance(self, micro: int = 0) -> Chance:
         """Chance of the step in hand."""
@@ -216,6 +255,15 @@ class Trainer:
     def is_watched(self) -> bool:
         """Whether the monitors look at the step just done."""
         return self.state.step % self.config.monitor.every == 0 or self.state.step == self.config.steps
+
+    def keep(self, sinks: Sinks) -> None:
+        """Rows to the disk, then the checkpoint that they lead to.
+
+        Raises:
+          StorageError: if either fails.
+        """
+        sinks.sync()
+        self.save()
 
     def save(self) -> None:
         """Writes a checkpoint of the current step, unless there is one."""
