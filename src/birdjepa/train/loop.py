@@ -26,11 +26,8 @@ from birdjepa.train.progress import Progress
 from birdjepa.train.saving import Saves
 from birdjepa.train.sinks import Sinks
 from birdjepa.train.state import TrainState
-<<<<<<< HEAD
 from birdjepa.train.timing import Stopwatch
-=======
 from birdjepa.train.watchdog import Watchdog
->>>>>>> main
 
 Batches = Callable[[int, int], Generator[ClipBatch, None, None]]
 """Micro-batches number first to last - 1."""
@@ -139,40 +136,27 @@ class Trainer:
                         f"stopped at step {state.step}, saved; go on with: birdjepa {self.verb} --resume {self.folder}"
                     )
                 began = time.perf_counter()
-<<<<<<< HEAD
-                step_batches = [next(feed) for _ in range(config.accumulate)]
-                self.timing.mark("data")
-                update = self.update(step_batches)
-                row = self.watch(update, time.perf_counter() - began)
-                judged = judge.judge() if judge else {}
-                self.timing.mark("watch")
-=======
                 micro_batches = [next(feed) for _ in range(config.accumulate)]
+                self.timing.mark("data")
                 watchdog.start()
                 update = self.update(micro_batches)
                 row = self.watch(update, time.perf_counter() - began)
                 watchdog.step_done()
                 with watchdog.patient():
                     judged = judge.judge() if judge else {}
->>>>>>> main
+                self.timing.mark("watch")
                 logged = state.step % config.log_every == 0 or state.step in (1, config.steps)
                 if logged or judged or self.is_watched():
                     sinks.write({**row, **judged, "data_wait": self.timing.share("data")})
                 if "alarm" in row:
                     say(f"step {state.step}: {row['alarm']}")
                 progress.advance(state.step, update.loss)
-<<<<<<< HEAD
                 self.timing.mark("log")
-                if state.step % config.checkpoint_every == 0 or self.is_over(judge):
-                    sinks.sync()
-                    self.save()
-                    self.timing.mark("save")
-=======
                 is_over = self.is_over(judge)
                 if state.step % config.checkpoint_every == 0 or is_over:
                     with watchdog.patient():
                         (saves.now if is_over else saves.soon)(lambda: self.keep(sinks))
->>>>>>> main
+                    self.timing.mark("save")
 
     def update(self, batches: list[ClipBatch]) -> Update:
         """One optimiser step over its micro-batches."""
@@ -189,15 +173,10 @@ class Trainer:
         for micro, batch in enumerate(batches):
             last = micro == len(batches) - 1
             with self.precision():
-<<<<<<< HEAD
-                output = state.objective(batch.move(self.device), self.chance(micro))
-            self.timing.mark("forward")
-            (output.loss / len(batches)).backward()
-            self.timing.mark("backward")
-=======
                 output = engine.forward(batch.move(self.device), self.chance(micro), last=last)
+            self.timing.mark("forward")
             engine.backward(output.loss / len(batches), last=last)
->>>>>>> main
+            self.timing.mark("backward")
             losses.append(float(output.loss.detach()))
             terms.append({name: float(value) for name, value in output.terms.items()})
             embeddings.append(output.watched)
@@ -214,12 +193,7 @@ class Trainer:
             if state.ema:
                 state.ema.update(state.objective.encoder)
         state.step += 1
-<<<<<<< HEAD
-        if state.ema:
-            state.ema.update(state.objective.encoder)
         self.timing.mark("optimiser")
-=======
->>>>>>> main
         means = {name: sum(each[name] for each in terms) / len(terms) for name in terms[0]}
         return Update(loss, norm, means, batches, torch.cat(embeddings))
 
