@@ -47,7 +47,8 @@ WATCHED = {
     "probe_loss": _Known("Online probe loss", "cross-entropy of the probe; does not train the encoder"),
     "lr": _Known("Learning rate", "the schedule as it was applied"),
     "grad_norm": _Known("Gradient norm", "before clipping: spikes are trouble"),
-    "clips_per_s": _Known("Speed", "clips per second; dips are waiting for data"),
+    "clips_per_s": _Known("Speed", "clips per second"),
+    "data_wait": _Known("Waiting for data", "share of the time: more than a little asks for more loader.workers", True),
 }
 KNOWN = TERMS | WATCHED
 """Order of the page; what an objective logs beyond these comes after the loss terms under its own name."""

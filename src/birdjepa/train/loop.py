@@ -26,6 +26,7 @@ from birdjepa.train.progress import Progress
 from birdjepa.train.saving import Saves
 from birdjepa.train.sinks import Sinks
 from birdjepa.train.state import TrainState
+from birdjepa.train.timing import Stopwatch
 from birdjepa.train.watchdog import Watchdog
 
 Batches = Callable[[int, int], Generator[ClipBatch, None, None]]
@@ -94,6 +95,8 @@ class Trainer:
         self.engine = state.engine
         self.device = state.engine.device
         self.autocast = autocast_dtype(config.precision, self.device)
+        self.timing = Stopwatch(self.device)
+        """Parts: data, loop, forward (and views, where a profile marks them), backward, optimiser, watch, log, save."""
         self._saved_step = state.step
 
     def run(
@@ -122,6 +125,7 @@ class Trainer:
             Progress(start, config.steps, say, self.verb) as progress,
             Watchdog(self.folder, say) as watchdog,
         ):
+            self.timing.restart()
             if judge and start == 0 and (seen := judge.judge()):
                 sinks.write({"step": 0, **seen})
             while not self.is_over(judge):
@@ -133,22 +137,26 @@ class Trainer:
                     )
                 began = time.perf_counter()
                 micro_batches = [next(feed) for _ in range(config.accumulate)]
+                self.timing.mark("data")
                 watchdog.start()
                 update = self.update(micro_batches)
                 row = self.watch(update, time.perf_counter() - began)
                 watchdog.step_done()
                 with watchdog.patient():
                     judged = judge.judge() if judge else {}
+                self.timing.mark("watch")
                 logged = state.step % config.log_every == 0 or state.step in (1, config.steps)
                 if logged or judged or self.is_watched():
-                    sinks.write({**row, **judged})
+                    sinks.write({**row, **judged, "data_wait": self.timing.share("data")})
                 if "alarm" in row:
                     say(f"step {state.step}: {row['alarm']}")
                 progress.advance(state.step, update.loss)
+                self.timing.mark("log")
                 is_over = self.is_over(judge)
                 if state.step % config.checkpoint_every == 0 or is_over:
                     with watchdog.patient():
                         (saves.now if is_over else saves.soon)(lambda: self.keep(sinks))
+                    self.timing.mark("save")
 
     def update(self, batches: list[ClipBatch]) -> Update:
         """One optimiser step over its micro-batches."""
@@ -161,11 +169,14 @@ class Trainer:
         engine.zero_grad()
         buffers = {name: buffer.clone() for name, buffer in state.objective.named_buffers()}
         losses, terms, embeddings = [], [], []
+        self.timing.mark("loop")
         for micro, batch in enumerate(batches):
             last = micro == len(batches) - 1
             with self.precision():
                 output = engine.forward(batch.move(self.device), self.chance(micro), last=last)
+            self.timing.mark("forward")
             engine.backward(output.loss / len(batches), last=last)
+            self.timing.mark("backward")
             losses.append(float(output.loss.detach()))
             terms.append({name: float(value) for name, value in output.terms.items()})
             embeddings.append(output.watched)
@@ -182,6 +193,7 @@ class Trainer:
             if state.ema:
                 state.ema.update(state.objective.encoder)
         state.step += 1
+        self.timing.mark("optimiser")
         means = {name: sum(each[name] for each in terms) / len(terms) for name in terms[0]}
         return Update(loss, norm, means, batches, torch.cat(embeddings))
 
