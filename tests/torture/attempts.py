@@ -28,7 +28,7 @@ CALLS = (
 )
 """System calls that change what is on the disk, and those that show the mark."""
 _CHANGES = "write|pwrite64|ftruncate|fsync|rename|mkdir|unlink|rmdir|chmod|fchmod"
-CHANGES = re.compile(rf"^\d+ +(?:openat\(.*O_(?:WRONLY|RDWR|CREAT)|(?:{_CHANGES})\w*\()")
+CHANGES = re.compile(rf"^(?:openat\(.*O_(?:WRONLY|RDWR|CREAT)|(?:{_CHANGES})\w*\()")
 
 
 class Stuck(AssertionError):
@@ -166,11 +166,13 @@ class Lane:
 
 @contextlib.contextmanager
 def traced(attempt: Attempt, *options: str) -> Iterator[Path]:
-    """strace on an attempt that has stopped itself (see plants.hold); it goes on once it is traced. Yields the log."""
+    """strace on the main thread of an attempt that has stopped itself (see plants.hold); it goes on once it is traced.
+    Yields the log.
+    """
     log = attempt.files / "trace"
     if not attempt.wait_for(lambda: attempt.state() == "T"):
         raise Stuck(f"ended before it was to be traced: {attempt.said()[-300:]}")
-    command = ["strace", "-f", "-qq", "-y", "-s", "0", "-o", str(log), "-p", str(attempt.pid), *options]
+    command = ["strace", "-qq", "-y", "-s", "0", "-o", str(log), "-p", str(attempt.pid), *options]
     tracer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     status = Path(f"/proc/{attempt.pid}/status")
     attempt.wait_for(lambda: "TracerPid:\t0" not in status.read_text() or tracer.poll() is not None)
@@ -212,7 +214,7 @@ def changes(log: Path, folder: Path, until: str = "") -> list[Call]:
     for line in log.read_text(errors="replace").splitlines():
         if until and f"{MARK}-{until}" in line:
             break
-        match = re.match(r"^\d+ +(\w+)\(", line)
+        match = re.match(r"(\w+)\(", line)
         if match is None:
             continue
         counts[match[1]] = counts.get(match[1], 0) + 1

@@ -5,6 +5,7 @@ that is none) must be survived; faults of the product must be noticed by the tri
 """
 
 import ctypes
+
 import errno
 import mmap
 import os
@@ -263,11 +264,6 @@ def _from_zero(folder: Any, *, warn: Any) -> None:
     return None
 
 
-def _by_time(folder: Any, *, warn: Any) -> Any:
-    paths = sorted(folder.glob("step-*"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return store.load(paths[0]) if paths else None
-
-
 def _put(owner: Any, name: str, value: Any) -> Callable[[], None]:
     return lambda: setattr(owner, name, value)
 
@@ -299,7 +295,6 @@ FAULTS: dict[str, Callable[[], None]] = {
     "optimiser forgotten": _forget("optimiser."),
     "one step late after a resume": _step_late,
     "starts again at step 0": _put(store, "latest", _from_zero),
-    "newest by time": _put(store, "latest", _by_time),
     "rows twice": _put(sinks, "keep_rows_before", lambda path, step: None),
     "hashes dropped": _several(
         _put(manifest, "_require_hash", _hashes_of_what_is_there),
