@@ -120,10 +120,10 @@ class Trainer:
         start = state.step
         saves = Saves(say)
         with (
-            contextlib.closing(batches(start * config.accumulate, config.steps * config.accumulate)) as feed,
             Sinks(self.folder, config.sinks, described, first_step=start + 1 if start else 0) as sinks,
             Progress(start, config.steps, say, self.verb) as progress,
-            Watchdog(self.folder, say) as watchdog,
+            Watchdog(self.folder, say) as watchdog,  # outside the feed: ending its workers may be what hangs
+            contextlib.closing(batches(start * config.accumulate, config.steps * config.accumulate)) as feed,
         ):
             self.timing.restart()
             if judge and start == 0 and (seen := judge.judge()):
