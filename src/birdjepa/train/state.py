@@ -13,8 +13,9 @@ from birdjepa.checkpoint.store import Checkpoint
 from birdjepa.core.batch import Refusal
 from birdjepa.core.errors import UserError
 from birdjepa.objectives.base import Objective
+from birdjepa.optim import AnyOptimiser
 from birdjepa.optim.ema import Ema
-from birdjepa.optim.groups import AdamWConfig
+from birdjepa.optim.mup import Scales
 from birdjepa.train.best import Best
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.monitors import EmbeddingBank
@@ -29,16 +30,17 @@ class TrainState:
     def __init__(
         self,
         objective: Objective,
-        optimiser: AdamWConfig,
+        optimiser: AnyOptimiser,
         config: TrainConfig,
         *,
         n_classes: int,
         seed: int,
         device: torch.device,
         keeps_best: bool = False,
+        scales: Scales | None = None,
     ) -> None:
         self.objective = objective.to(device).train()
-        self.optimiser = optimiser.build(self.objective)
+        self.optimiser = optimiser.build(self.objective, scales)
         self.ema = Ema(objective.encoder, config.ema_decay) if config.ema_decay else None
         width = objective.encoder.config.embedding_width
         watched = config.probe.enabled and n_classes > 1
@@ -51,7 +53,6 @@ class TrainState:
         """Examples that could not be read; a recording may count several times."""
         self.step = 0
         """Updates done."""
-        self._make_moments()
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state under a unique name."""
@@ -101,18 +102,6 @@ class TrainState:
         yield from _named("bank", self.bank.state_dict())
         if self.best:
             yield from _named("best", self.best.weights)
-
-    def _make_moments(self) -> None:
-        """Makes the moments that torch's optimisers would make at their first step, so that every state has them."""
-        optimisers = [self.optimiser, *([self.probe.optimiser] if self.probe else [])]
-        for optimiser in optimisers:
-            for group in optimiser.param_groups:
-                for parameter in group["params"]:
-                    optimiser.state[parameter] = {
-                        "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                        "exp_avg": torch.zeros_like(parameter),
-                        "exp_avg_sq": torch.zeros_like(parameter),
-                    }
 
 
 def _named(prefix: str, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
