@@ -38,7 +38,7 @@ def test_failures_are_told_and_three_in_a_row_end_the_run():
         saves.soon(save)
     assert len(said) == 4
     assert all("the run goes on and saves again at its next checkpoint" in line for line in said)
-    with pytest.raises(NotSaved, match="disk full; 3 saves in a row .*--resume") as error:
+    with pytest.raises(NotSaved, match=r"disk full; 3 saves in a row .*--resume") as error:
         saves.soon(save)
     assert error.value.exit_code == 75
 
@@ -67,7 +67,7 @@ def test_a_state_that_holds_nan_is_not_tried_again():
 
 
 def rows_through(folder, monkeypatch, fail):
-    """Steps 1 to 5 with a sync after each second one, while os.write or os.fsync fails as told. Returns failed syncs."""
+    """Steps 1 to 5, a sync after each second, while os.write or os.fsync fails as told. Returns what failed."""
     failed = []
     with Sinks(folder, SinksConfig(), {}, first_step=0) as sinks:
         fail(monkeypatch)

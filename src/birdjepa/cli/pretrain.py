@@ -7,9 +7,10 @@ from pathlib import Path
 
 from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
-from birdjepa.cli.runs import done, layered, named, resumed
+from birdjepa.cli.runs import done, layered, named, resumed, take
 from birdjepa.cli.slurm import clustered, submitted
 from birdjepa.core.errors import EXIT_DONE, UsageError
+from birdjepa.optim import OPTIMISERS
 from birdjepa.recipes import pretrain, slurm
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.fork import ForkArguments, fork
@@ -21,8 +22,9 @@ from birdjepa.report.contents import ReportConfig
 DESCRIPTION = (
     "Pretrains an encoder. Start from a recipe (birdjepa pretrain lejepa --data DATA --out RUN), from a file (--config "
     "FILE, a saved config.json or TOML laid over the recipe), go on with a stopped run (--resume RUN), or end one in a "
-    "decay of its own (--fork RUN --at-step N --cooldown N [--out RUN]). Every setting below can be given; the run "
-    "folder keeps the whole configuration. With --slurm it runs as a cluster job (birdjepa pretrain --slurm --help)."
+    "decay of its own (--fork RUN --at-step N --cooldown N [--out RUN]). --optim muon chooses another optimiser. Every "
+    "setting below can be given; the run folder keeps the whole configuration. With --slurm it runs as a cluster job "
+    "(birdjepa pretrain --slurm --help)."
 )
 
 
@@ -63,5 +65,9 @@ def configure(argv: Sequence[str]) -> PretrainConfig:
     name, rest, file = named(argv, f"a recipe ({', '.join(RECIPES)})")
     if name and name not in RECIPES:
         raise UsageError(f"{name!r} is not a recipe; there are {', '.join(RECIPES)}")
+    rest, optimiser = take(rest, "--optim", f"a name ({', '.join(OPTIMISERS)})")
+    if optimiser and optimiser not in OPTIMISERS:
+        raise UsageError(f"--optim {optimiser}: there are {', '.join(OPTIMISERS)}")
+    kinds = {"optim": OPTIMISERS[optimiser].__name__} if optimiser else {}
     default = RECIPES[name or "lejepa"]()
-    return layered(default, file, rest, prog="birdjepa pretrain RECIPE", description=DESCRIPTION)
+    return layered(default, file, rest, prog="birdjepa pretrain RECIPE", description=DESCRIPTION, kinds=kinds)

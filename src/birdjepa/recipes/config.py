@@ -15,6 +15,7 @@ from birdjepa.models.vit import VitConfig
 from birdjepa.objectives import AnyObjective
 from birdjepa.objectives.added import AddedConfig
 from birdjepa.objectives.lejepa import LejepaConfig
+from birdjepa.optim import AnyOptimiser
 from birdjepa.optim.groups import AdamWConfig
 from birdjepa.optim.schedules import ScheduleConfig
 from birdjepa.train.config import TrainConfig
@@ -47,7 +48,8 @@ class PretrainConfig:
     """What the encoder learns by; which one is chosen by the recipe, or by `kind` in a file."""
     added: AddedConfig = AddedConfig()
     """Terms added to the objective's loss."""
-    optim: AdamWConfig = AdamWConfig()
+    optim: AnyOptimiser = AdamWConfig()
+    """How weights are updated: adamw or muon, chosen by `--optim NAME`, or by `kind` in a file."""
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     report: bool = True

@@ -16,6 +16,7 @@ from birdjepa.data.sources import Manifest, open_data, split_weight
 from birdjepa.models.encoder import Encoder
 from birdjepa.objectives.base import DataSize, Objective
 from birdjepa.objectives.supervised import SupervisedConfig
+from birdjepa.optim.groups import describe
 from birdjepa.recipes import run_folder
 from birdjepa.recipes.card import model_card
 from birdjepa.recipes.config import PretrainConfig
@@ -208,25 +209,13 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
         f"{len(grid)} tokens per {config.clips.clip_s:g} s, {patch_ms:g} ms each"
     )
     say(f"objective: {config.objective.name}, {_millions(state.objective)} in all that trains")
-    for line in describe_groups(state):
+    for line in describe(state.optimiser):
         say(line)
     say(
         f"run {configs.fingerprint(config)}: {config.train.steps} steps of {config.train.batch_size} clips, "
         f"seed {config.seed}, {device}, {'bf16' if precision else 'fp32'}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}"
     )
-
-
-def describe_groups(state: TrainState) -> list[str]:
-    """The parameter-group table: how many tensors and numbers learn how fast, and how they are decayed."""
-    lines = []
-    for group in state.optimiser.param_groups:
-        numbers = sum(parameter.numel() for parameter in group["params"])
-        lines.append(
-            f"optimiser: {group['name']:<14} {len(group['params']):>4} tensors {numbers / 1e6:>7.2f} M numbers  "
-            f"lr {state.optimiser.defaults['lr'] * group['rate']:.3g}  weight decay {group['full_weight_decay']:g}"
-        )
-    return lines
 
 
 def _millions(module: nn.Module) -> str:

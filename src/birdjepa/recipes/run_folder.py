@@ -9,6 +9,7 @@ import datetime
 import fcntl
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,8 @@ Say = Callable[[str], None]
 LOCK = ".lock"
 JOBS = "slurm"
 """What a cluster's jobs for this run leave, from before it began."""
+_HALF_WRITTEN = re.compile(r"\..+\.(json|jsonl|csv|md|safetensors)\.[0-9a-f]{8}\.tmp")
+"""What a killed process was writing (see core/files.py). The report's are left out: it is written without the lock."""
 
 
 def begin(folder: Path, config: Any, found: dict[str, Any]) -> None:
@@ -133,8 +136,10 @@ def read_refused(folder: Path) -> dict[str, Refusal]:
 
 
 def require_free(folder: Path, config: Any) -> None:
-    """Refuses a folder that holds anything but a lock and jobs; where it holds a run, says how that one differs."""
-    if not folder.exists() or (folder.is_dir() and not {path.name for path in folder.iterdir()} - {LOCK, JOBS}):
+    """Refuses a folder that holds anything but what a start leaves that was killed before it had noted its
+    configuration, and a cluster's jobs; where it holds a run, says how that one differs.
+    """
+    if not folder.exists() or (folder.is_dir() and all(map(_is_beginning, folder.iterdir()))):
         return
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder}: exists already; choose another --out")
@@ -144,10 +149,14 @@ def require_free(folder: Path, config: Any) -> None:
     raise UsageError(f"{folder}: holds a run already; go on with --resume {folder}, or choose another --out{how}")
 
 
+def _is_beginning(path: Path) -> bool:
+    return path.name in (LOCK, JOBS, "provenance.json") or _HALF_WRITTEN.fullmatch(path.name) is not None
+
+
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Refuses a second process on the same run folder. The lock is the process's own: flock's would outlive it in its
-    workers.
+    """Refuses a second process on the same run folder, and clears away what a killed one was writing. The lock is the
+    process's own: flock's would outlive it in its workers.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,4 +168,7 @@ def only_one(folder: Path) -> Iterator[None]:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UsageError(f"{folder}: another process is running this run") from None
+        for path in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
+            if _HALF_WRITTEN.fullmatch(path.name):
+                path.unlink(missing_ok=True)
         yield

@@ -97,7 +97,7 @@ class SlurmConfig:
     @property
     def patience_s(self) -> float:
         """How long a save may take after the signal; what is left of the time is for the requeue."""
-        return max(self.signal_before_s / 2, self.signal_before_s - 60)
+        return max(self.signal_before_s / 2, self.signal_before_s - 60.0)
 
 
 def submit_pretraining(config: PretrainConfig, slurm: SlurmConfig) -> Any:

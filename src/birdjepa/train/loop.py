@@ -18,6 +18,7 @@ from birdjepa.checkpoint import store
 from birdjepa.checkpoint.manifest import CheckpointError
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import Interrupted, UsageError, UserError
+from birdjepa.core.hardware import has_bf16
 from birdjepa.objectives.base import Chance
 from birdjepa.optim.schedules import ScheduleConfig, factor, weight_decay_factor
 from birdjepa.train.config import TrainConfig
@@ -120,10 +121,10 @@ class Trainer:
         start = state.step
         saves = Saves(say)
         with (
-            contextlib.closing(batches(start * config.accumulate, config.steps * config.accumulate)) as feed,
             Sinks(self.folder, config.sinks, described, first_step=start + 1 if start else 0) as sinks,
             Progress(start, config.steps, say, self.verb) as progress,
-            Watchdog(self.folder, say) as watchdog,
+            Watchdog(self.folder, say) as watchdog,  # outside the feed: ending its workers may be what hangs
+            contextlib.closing(batches(start * config.accumulate, config.steps * config.accumulate)) as feed,
         ):
             self.timing.restart()
             if judge and start == 0 and (seen := judge.judge()):
@@ -287,15 +288,6 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
     return torch.bfloat16 if precision == "bf16" else None
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 products are faster than float32 ones on the device: it has instructions for them."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return False
 
 
 def pick_device(name: str) -> torch.device:
