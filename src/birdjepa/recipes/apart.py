@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from birdjepa.core import config as configs
-from birdjepa.core import files
+from birdjepa.core import files, memory
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, EXIT_REQUEUE, Interrupted, UsageError, UserError
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.train.signals import StopSignal
@@ -92,19 +92,19 @@ def _watched(command: list[str], signal: StopSignal) -> tuple[int, str, float]:
     last = [""]
     teller = threading.Thread(target=_tell_on, args=(process, last), daemon=True)
     teller.start()
-    told = False
+    told, peak_mib = False, 0.0
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             break
+        peak_mib = max(peak_mib, memory.peak_mib(process.pid))
         if signal.stop() and not told:
             process.terminate()
             told = True
         time.sleep(POLL_S)
     process.returncode = os.waitstatus_to_exitcode(status)
     teller.join(timeout=5.0)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return process.returncode, last[0], usage.ru_maxrss * unit / 2**20
+    return process.returncode, last[0], peak_mib or memory.rusage_mib(usage)
 
 
 def _tell_on(process: "subprocess.Popen[str]", last: list[str]) -> None:
