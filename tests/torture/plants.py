@@ -5,7 +5,6 @@ that is none) must be survived; faults of the product must be noticed by the tri
 """
 
 import ctypes
-
 import errno
 import mmap
 import os
