@@ -1,11 +1,13 @@
 """The stopwatch: time goes to the part whose mark ends it, and shares start anew each time they are told."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 from tiny_run import tiny, write_songs
 
+from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.recipes import pretrain
 from birdjepa.train import timing
 from birdjepa.train.timing import Stopwatch
@@ -60,24 +62,29 @@ def test_shares_are_of_the_time_since_they_were_told(clock):
     assert watch.share("data") == 1.0
 
 
-def test_every_logged_row_tells_how_long_data_was_waited_for(tmp_path, monkeypatch):
-    """More where the loader sleeps."""
-    songs = write_songs(tmp_path / "songs", 4)
-    waits = []
-    for slow_s in (0.0, 1.0):
-        config = tiny(songs, tmp_path / f"run-{slow_s}", steps=3, accumulate=1)
-        clips = pretrain.make_clips
+def test_every_logged_row_tells_how_long_data_was_waited_for(clock, tmp_path, monkeypatch):
+    """Time stands still but while a batch is made (3 s) and a forward pass runs (1 s), from the second step on 9 s."""
+    make_clips, forward = pretrain.make_clips, Lejepa.forward
 
-        def slow(config, sources, clips=clips, slow_s=slow_s):
-            made = clips(config, sources)
-            read = made.batch
-            made.batch = lambda number: (timing.time.sleep(slow_s), read(number))[1]
-            return made
+    def slow_clips(config, sources):
+        clips = make_clips(config, sources)
+        monkeypatch.setattr(clips, "batch", lambda *args: (later(3.0), type(clips).batch(clips, *args))[1])
+        return clips
 
-        monkeypatch.setattr(pretrain, "make_clips", slow)
-        pretrain.start(config, lambda _: None)
-        monkeypatch.setattr(pretrain, "make_clips", clips)
-        rows = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
-        assert all(0 <= row["data_wait"] <= 1 for row in rows)
-        waits.append(rows[-1]["data_wait"])
-    assert waits[0] + 0.1 < waits[1]  # how much depends on what else the machine does
+    def slow_forward(self, batch, chance):
+        later(1.0 if chance.step == 0 else 9.0)
+        return forward(self, batch, chance)
+
+    def later(seconds):
+        clock.now += seconds
+
+    monkeypatch.setattr(pretrain, "make_clips", slow_clips)
+    monkeypatch.setattr(Lejepa, "forward", slow_forward)
+    config = tiny(write_songs(tmp_path / "songs", 4), tmp_path / "run", steps=3, accumulate=1, log_every=5)
+    pretrain.start(dataclasses.replace(config, train=unwatched(config.train)), lambda _: None)
+    rows = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["data_wait"]) for row in rows] == [(1, 3 / 4), (3, 6 / 24)]
+
+
+def unwatched(train):
+    return dataclasses.replace(train, monitor=dataclasses.replace(train.monitor, every=100))

@@ -16,13 +16,15 @@ VERBS = {
     "predict": "scores and label files of a fine-tuned classifier for a folder or manifest",
     "embed": "embeddings of a folder or manifest into one Parquet file",
     "compare": "several objectives on equal terms: a table of probes with intervals over seeds",
+    "sweep": "every configuration that a Python file yields: a table, learning rate against probe",
+    "profile": "what a step costs: memory by batch size, time by part, operations",
     "probe": "how much a frozen encoder knows about labels, beside two floors",
     "report": "one HTML file that shows a run",
     "data": "synth: labelled synthetic bird songs; images: digits as sound; scan: what is there, what is damaged",
     "doctor": "versions, processor, memory, audio formats, free disk on one screen",
 }
 
-TRAIN = ("pretrain", "finetune", "compare")
+TRAIN = ("pretrain", "finetune", "compare", "sweep")
 """Verbs that a signal asks to save and end. They listen before they import torch, which takes seconds."""
 
 USAGE = """birdjepa: self-supervised encoders for sound
