@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from birdjepa.checkpoint import store
 from birdjepa.checkpoint.manifest import CheckpointError
@@ -20,6 +19,7 @@ from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.core.hardware import has_bf16
 from birdjepa.objectives.base import Chance
+from birdjepa.optim.clipping import clip_gradients
 from birdjepa.optim.schedules import ScheduleConfig, factor, weight_decay_factor
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.monitors import alarm, look
@@ -157,7 +157,7 @@ class Trainer:
             losses.append(float(output.loss.detach()))
             terms.append({name: float(value) for name, value in output.terms.items()})
             embeddings.append(output.watched)
-        norm = nn.utils.clip_grad_norm_(state.objective.parameters(), config.clip_norm or float("inf"))
+        norm = clip_gradients(state.optimiser, config.clip_norm, config.clip_by).total
         loss = sum(losses) / len(losses)
         if not (torch.isfinite(norm) and abs(loss) < float("inf")):
             for name, buffer in state.objective.named_buffers():

@@ -15,7 +15,7 @@ from birdjepa.core.errors import UserError
 from birdjepa.objectives.base import Objective
 from birdjepa.optim import AnyOptimiser
 from birdjepa.optim.ema import Ema
-from birdjepa.optim.mup import Scales
+from birdjepa.optim.mup import WidthRates
 from birdjepa.train.best import Best
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.monitors import EmbeddingBank
@@ -37,10 +37,10 @@ class TrainState:
         seed: int,
         device: torch.device,
         keeps_best: bool = False,
-        scales: Scales | None = None,
+        width_rates: WidthRates | None = None,
     ) -> None:
         self.objective = objective.to(device).train()
-        self.optimiser = optimiser.build(self.objective, scales)
+        self.optimiser = optimiser.build(self.objective, width_rates)
         self.ema = Ema(objective.encoder, config.ema_decay) if config.ema_decay else None
         width = objective.encoder.config.embedding_width
         watched = config.probe.enabled and n_classes > 1
