@@ -66,9 +66,8 @@ def main() -> None:
     out = options.out or Path(tempfile.mkdtemp())
     grid = [Cell(name, lr, 0) for lr in RATES for name in OPTIMISERS]
     done = {cell: run(cell, out, options) for cell in grid}
-    best = {
-        name: min((cell for cell in grid if cell.optimiser == name), key=lambda c: done[c]["loss"]) for name in NAMES
-    }
+    of = {name: [cell for cell in grid if cell.optimiser == name] for name in NAMES}
+    best = {name: min(cells, key=lambda cell: done[cell]["loss"]) for name, cells in of.items()}
     repeated = [dataclasses.replace(best[name], seed=seed) for seed in range(options.seeds) for name in NAMES]
     done |= {cell: run(cell, out, options) for cell in repeated}
     rows = [

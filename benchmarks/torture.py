@@ -26,10 +26,10 @@ import torch
 
 sys.path[:0] = [str(common.ROOT / "tests"), str(common.ROOT / "tests" / "torture")]
 
-import attempts
-import plants
-import trials
-from trials import Bench, Case, Row
+import attempts  # noqa: E402 - beside the tests
+import plants  # noqa: E402
+import trials  # noqa: E402
+from trials import Bench, Case, Row  # noqa: E402
 
 Trial = tuple[str, Callable[[Bench], Row]]
 """Section, and what to do."""

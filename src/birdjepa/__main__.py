@@ -1,7 +1,8 @@
-"""`python -m birdjepa` is the command `birdjepa`, for launchers that start modules (torchrun, SLURM)."""
+"""`python -m birdjepa`, which is what torchrun starts: torchrun --nproc-per-node 2 -m birdjepa pretrain ..."""
 
 import sys
 
 from birdjepa.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -56,3 +56,16 @@ def test_nohup_is_respected():
             assert not stop.stop()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_one_inside_another_knows_what_came_before():
+    """The command line listens while it imports torch; the job listens inside of it."""
+    with StopSignal() as outer:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with StopSignal() as inner:
+            assert inner.received == signal.SIGTERM
+        assert outer.stop()
+    with StopSignal() as outer, StopSignal() as inner:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert inner.stop()
+        assert not outer.stop()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from birdjepa.optim.mup import Scales
+from birdjepa.optim.mup import WidthRate, WidthRates
 from birdjepa.optim.roles import roles
 
 OptimiserT = TypeVar("OptimiserT", bound=torch.optim.Optimizer)
@@ -39,13 +39,13 @@ class AdamWConfig:
         betas = (self.beta1, self.beta2)
         check_limits(self.lr, self.weight_decay, betas, self.eps, self.layer_decay, self.head_rate)
 
-    def build(self, module: nn.Module, scales: Scales | None = None) -> torch.optim.AdamW:
+    def build(self, module: nn.Module, width_rates: WidthRates | None = None) -> torch.optim.AdamW:
         """The optimiser over the module's trainable parameters, a group for each decay and rate.
 
         Each group has, besides torch's entries, its `name`, its `rate` (factor on the learning rate) and its
-        `full_weight_decay`, which the trainer's schedules start from. scales are those of muP.
+        `full_weight_decay`, which the trainer's schedules start from. width_rates are those of muP.
         """
-        table = parameter_table(module, self.layer_decay, self.head_rate, scales=scales)
+        table = parameter_table(module, self.layer_decay, self.head_rate, width_rates=width_rates)
         groups = make_groups(module, table, self.weight_decay)
         betas = (self.beta1, self.beta2)
         return with_moments(torch.optim.AdamW(groups, lr=self.lr, betas=betas, eps=self.eps, fused=True))
@@ -89,7 +89,7 @@ def parameter_table(
     head_rate: float = 1.0,
     *,
     with_muon: bool = False,
-    scales: Scales | None = None,
+    width_rates: WidthRates | None = None,
 ) -> list[ParameterRow]:
     """A row for every trainable parameter with at least one element.
 
@@ -107,7 +107,8 @@ def parameter_table(
         kind = "no_decay" if parameter.ndim <= 1 or is_token else "decay"
         parts = role[name].parts if with_muon and role[name].kind == "hidden" else 0
         kind = "muon" if parts else kind
-        width_rate = 1.0 if scales is None else scales[name].muon if parts else scales[name].adamw
+        its = WidthRate(1.0, 1.0) if width_rates is None else width_rates[name]
+        width_rate = its.muon if parts else its.adamw
         rate = width_rate * _rate(name, depth, layer_decay, head_rate)
         decay = 0.0 if kind == "no_decay" else 1 / width_rate  # a step decays by the product of both
         group = kind + _factor("", rate) + (_factor("wd ", decay) if decay else "")

@@ -23,7 +23,8 @@ from torch.optim.adamw import adamw
 
 from birdjepa.core.hardware import has_bf16
 from birdjepa.optim.groups import check_limits, make_groups, parameter_table, with_moments
-from birdjepa.optim.mup import Scales
+from birdjepa.optim.mup import WidthRates
+from birdjepa.optim.sharded import placed_like, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of x, x^3 and x^5 in one step of the iteration: steep at 0, so that five steps bring singular values near 1."""
@@ -58,13 +59,13 @@ class MuonConfig:
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
 
-    def build(self, module: nn.Module, scales: Scales | None = None) -> "Muon":
+    def build(self, module: nn.Module, width_rates: WidthRates | None = None) -> "Muon":
         """The optimiser over the module's trainable parameters, with groups as `AdamWConfig.build` makes them.
 
         Raises:
           ValueError: if a parameter has no role.
         """
-        table = parameter_table(module, self.layer_decay, self.head_rate, with_muon=True, scales=scales)
+        table = parameter_table(module, self.layer_decay, self.head_rate, with_muon=True, width_rates=width_rates)
         return with_moments(Muon(make_groups(module, table, self.weight_decay), self))
 
 
@@ -117,11 +118,11 @@ class Muon(torch.optim.Optimizer):
             gradient, momentum = parameter.grad, self.state[parameter]["momentum"]
             assert gradient is not None
             momentum.lerp_(gradient, 1 - self.config.momentum)
-            pieces += _whole(gradient.lerp(momentum, self.config.momentum)).chunk(parts)
+            pieces += whole(gradient.lerp(momentum, self.config.momentum)).chunk(parts)
         done = iter(orthogonalise_all(pieces))
         for parameter, parts in held:
-            whole = torch.cat([next(done) for _ in range(parts)])
-            yield _placed_like(whole.to(parameter.dtype), parameter)
+            direction = torch.cat([next(done) for _ in range(parts)])
+            yield placed_like(direction.to(parameter.dtype), parameter)
 
 
 def orthogonalise_all(matrices: Sequence[Float[Tensor, "_ _"]]) -> list[Float[Tensor, "_ _"]]:
@@ -150,19 +151,3 @@ def orthogonalise(matrices: Float[Tensor, "b r c"]) -> Float[Tensor, "b r c"]:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if is_tall else x).to(matrices.dtype)
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """All of a tensor of which each process may hold a shard (a DTensor)."""
-    gather = getattr(tensor, "full_tensor", None)
-    return tensor if gather is None else gather()
-
-
-def _placed_like(whole: Tensor, parameter: Tensor) -> Tensor:
-    """Each process's shard of a tensor that all hold whole; nothing is sent."""
-    mesh = getattr(parameter, "device_mesh", None)
-    if mesh is None:
-        return whole
-    from torch.distributed.tensor import distribute_tensor  # takes seconds to import
-
-    return distribute_tensor(whole, mesh, getattr(parameter, "placements", None), src_data_rank=None)

@@ -50,6 +50,9 @@ class PretrainConfig:
     """Terms added to the objective's loss."""
     optim: AnyOptimiser = AdamWConfig()
     """How weights are updated: adamw or muon, chosen by `--optim NAME`, or by `kind` in a file."""
+    mup_base_width: int = 0
+    """Width of the encoder that the learning rate was found at: muP scales initial values and rates to the width in
+    hand, so that it stays the best. 0 is the standard parameterisation."""
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     report: bool = True
@@ -78,6 +81,24 @@ class PretrainConfig:
         except ValueError as error:
             raise UsageError(f"added: {error}") from None
         self.encoder_config()
+        if self.mup_base_width:
+            self.at_base_width()
+
+    def at_base_width(self) -> "PretrainConfig":
+        """The same run with the encoder of muP's base width: as deep, with heads as wide, and therefore fewer of them.
+
+        Raises:
+          UsageError: if no such encoder exists.
+        """
+        width, depth, heads = self.encoder.dimensions
+        base, rest = divmod(self.mup_base_width, width // heads)
+        if base < 1 or rest:
+            raise UsageError(
+                f"mup_base_width={self.mup_base_width} must be a positive multiple of {width // heads}, the width of "
+                f"one head of the encoder ({width}x{depth}x{heads}): heads keep their width, and their number grows"
+            )
+        size = f"{self.mup_base_width}x{depth}x{base}"
+        return dataclasses.replace(self, encoder=dataclasses.replace(self.encoder, size=size))
 
     def encoder_config(self) -> EncoderConfig:
         """The exported encoder's own configuration."""

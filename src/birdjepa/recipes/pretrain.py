@@ -16,6 +16,7 @@ from birdjepa.data.sources import Manifest, open_data, split_weight
 from birdjepa.models.encoder import Encoder
 from birdjepa.objectives.base import DataSize, Objective
 from birdjepa.objectives.supervised import SupervisedConfig
+from birdjepa.optim import mup
 from birdjepa.optim.groups import describe
 from birdjepa.recipes import run_folder
 from birdjepa.recipes.card import model_card
@@ -117,7 +118,7 @@ def _only_labelled(source: Manifest) -> Manifest:
 
 
 def make_objective(config: PretrainConfig, encoder: Encoder, clips: Clips) -> Objective:
-    """The run's objective around an encoder, with what is added to it.
+    """The run's objective around a freshly initialised encoder, with what is added to it.
 
     Raises:
       UsageError: if it learns single labels and a row has several, or there is only one class.
@@ -125,8 +126,26 @@ def make_objective(config: PretrainConfig, encoder: Encoder, clips: Clips) -> Ob
     objective = config.objective
     if isinstance(objective, SupervisedConfig):
         require_classes(clips, is_multi_label=objective.is_multi_label)
+    made = _around(config, encoder, clips)
+    if config.mup_base_width:
+        mup.rescale(made, _base_objective(config, clips))
+    return made
+
+
+def width_rates(config: PretrainConfig, objective: Objective, clips: Clips) -> mup.WidthRates | None:
+    """muP's factors on the rates of the run's objective; None in the standard parameterisation."""
+    return mup.width_rates(objective, _base_objective(config, clips)) if config.mup_base_width else None
+
+
+def _base_objective(config: PretrainConfig, clips: Clips) -> Objective:
+    """The run's objective at muP's base width, as the standard parameterisation begins it."""
+    base = config.at_base_width()
+    return _around(base, base.encoder_config().build().initialise(base.seed), clips)
+
+
+def _around(config: PretrainConfig, encoder: Encoder, clips: Clips) -> Objective:
     size = DataSize(clips.n_recordings, len(clips.classes))
-    return config.added.around(objective.build(encoder, config.seed, size), config.seed, size)
+    return config.added.around(config.objective.build(encoder, config.seed, size), config.seed, size)
 
 
 def require_classes(clips: Clips, *, is_multi_label: bool) -> None:
@@ -171,7 +190,13 @@ def _run(config: PretrainConfig, clips: Clips, folder: Path, signal: StopSignal,
     objective = make_objective(config, encoder, clips)
     n_classes = len(clips.classes)
     state = TrainState(
-        objective, config.optim, config.train, n_classes=n_classes, seed=config.seed, engine=SingleEngine(device)
+        objective,
+        config.optim,
+        config.train,
+        n_classes=n_classes,
+        seed=config.seed,
+        engine=SingleEngine(device),
+        width_rates=width_rates(config, objective, clips),
     )
     found = store.latest(folder / "checkpoints", warn=say)
     if found:
@@ -209,6 +234,8 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
         f"{len(grid)} tokens per {config.clips.clip_s:g} s, {patch_ms:g} ms each"
     )
     say(f"objective: {config.objective.name}, {_millions(state.objective)} in all that trains")
+    if config.mup_base_width:
+        say(f"muP: the encoder is {config.encoder.width / config.mup_base_width:g} times as wide as its base")
     for line in describe(state.optimiser):
         say(line)
     say(

@@ -101,8 +101,9 @@ class Relay:
         """Takes the signals over, and returns submitit's handler of the one that it requeues for."""
         from submitit import JobEnvironment
 
-        before = {name: signal.signal(name, self._handle) for name in HANDLED}
-        handler = before[signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]]
+        asked = signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
+        before = {name: signal.signal(name, self._handle) for name in {*HANDLED, asked}}
+        handler = before[asked]
         assert callable(handler)
         return handler
 

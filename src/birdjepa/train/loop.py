@@ -20,6 +20,7 @@ from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.core.hardware import has_bf16
 from birdjepa.objectives.base import Chance
+from birdjepa.optim.clipping import clip_gradients
 from birdjepa.optim.schedules import ScheduleConfig, factor, weight_decay_factor
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.monitors import alarm, look
@@ -181,7 +182,7 @@ class Trainer:
             losses.append(float(output.loss.detach()))
             terms.append({name: float(value) for name, value in output.terms.items()})
             embeddings.append(output.watched)
-        norm = engine.clip(config.clip_norm)
+        norm = engine.clip(config.clip_norm, config.clip_by)
         loss = sum(losses) / len(losses)
         if not (math.isfinite(norm) and math.isfinite(loss)):
             for name, buffer in state.objective.named_buffers():

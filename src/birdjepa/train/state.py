@@ -17,7 +17,7 @@ from birdjepa.core.errors import UserError
 from birdjepa.objectives.base import Objective
 from birdjepa.optim import AnyOptimiser
 from birdjepa.optim.ema import Ema
-from birdjepa.optim.mup import Scales
+from birdjepa.optim.mup import WidthRates
 from birdjepa.train.best import Best
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.engine import Engine
@@ -49,12 +49,12 @@ class TrainState:
         seed: int,
         engine: Engine,
         keeps_best: bool = False,
-        scales: Scales | None = None,
+        width_rates: WidthRates | None = None,
     ) -> None:
         self.engine = engine
         self.objective = objective.train()
         engine.place(self.objective)
-        self.optimiser = optimiser.build(self.objective, scales)
+        self.optimiser = optimiser.build(self.objective, width_rates)
         self.ema = Ema(objective.encoder, config.ema_decay) if config.ema_decay else None
         width = objective.encoder.config.embedding_width
         watched = config.probe.enabled and n_classes > 1
