@@ -18,6 +18,7 @@ from birdjepa.objectives.pixio import PixioConfig
 from birdjepa.optim.groups import AdamWConfig
 from birdjepa.recipes import apart, labels, pretrain, slurm, sweep
 from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.run_folder import JOBS
 from birdjepa.recipes.sweep import SweepConfig, planned
 from birdjepa.recipes.sweeping import grid, log_spaced, replaced
 
@@ -229,7 +230,7 @@ def test_each_run_becomes_a_task_of_an_array(songs, tmp_path, monkeypatch, capsy
     ((commands, folder, hours),) = submitted
     asked = ("sweep", str(file), "--out", str(tmp_path / "out"), "--index")
     assert [each[-6:] for each in commands] == [(*asked, "0"), (*asked, "1")]
-    assert (folder, hours) == (tmp_path / "out" / "jobs", 2.0)
+    assert (folder, hours) == (tmp_path / "out" / JOBS, 2.0)
     assert capsys.readouterr().out == "7_0\n7_1\n"
     assert main([*command, "--table"]) == 2
     assert main([*command, "--slurm.tasks-per-node", "2"]) == 2
