@@ -187,6 +187,7 @@ def _load(file: Path) -> list[Any]:
     if spec is None or spec.loader is None:
         raise UsageError(f"{file}: is not a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses of the file look themselves up
     sys.path.insert(0, str(file.parent.absolute()))
     try:
         spec.loader.exec_module(module)
