@@ -36,6 +36,7 @@ from birdjepa.recipes.finetune_score import Validation
 from birdjepa.recipes.finetune_start import start_as_probe, unfreeze
 from birdjepa.recipes.pretrain import describe_groups
 from birdjepa.recipes.run_folder import Say
+from birdjepa.train.engine import SingleEngine
 from birdjepa.train.loop import Trainer, autocast_dtype, pick_device
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.state import TrainState
@@ -86,7 +87,7 @@ def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSi
         config.train,
         n_classes=len(clips.classes),
         seed=config.seed,
-        device=device,
+        engine=SingleEngine(device),
         keeps_best=True,
     )
     refused: Refused = {}

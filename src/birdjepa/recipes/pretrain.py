@@ -20,6 +20,7 @@ from birdjepa.recipes import run_folder
 from birdjepa.recipes.card import model_card
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.run_folder import Say
+from birdjepa.train.engine import SingleEngine
 from birdjepa.train.loop import Trainer, autocast_dtype, pick_device
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.sinks import require_extras
@@ -168,7 +169,9 @@ def _run(config: PretrainConfig, clips: Clips, folder: Path, signal: StopSignal,
     encoder = config.encoder_config().build().initialise(config.seed)
     objective = make_objective(config, encoder, clips)
     n_classes = len(clips.classes)
-    state = TrainState(objective, config.optim, config.train, n_classes=n_classes, seed=config.seed, device=device)
+    state = TrainState(
+        objective, config.optim, config.train, n_classes=n_classes, seed=config.seed, engine=SingleEngine(device)
+    )
     found = store.latest(folder / "checkpoints", warn=say)
     if found:
         state.restore(found)

@@ -6,13 +6,13 @@ weights, probe, judge, log, save. A checkpoint named step N holds the state afte
 
 import abc
 import contextlib
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from birdjepa.checkpoint import store
 from birdjepa.checkpoint.manifest import CheckpointError
@@ -89,7 +89,8 @@ class Trainer:
         self.max_refused = max_refused
         self.verb = verb
         """Which command resumes the run."""
-        self.device = next(state.objective.parameters()).device
+        self.engine = state.engine
+        self.device = state.engine.device
         self.autocast = autocast_dtype(config.precision, self.device)
         self._saved_step = state.step
 
@@ -140,36 +141,38 @@ class Trainer:
 
     def update(self, batches: list[ClipBatch]) -> Update:
         """One optimiser step over its micro-batches."""
-        state, config = self.state, self.config
+        state, config, engine = self.state, self.config, self.engine
         scale = factor(state.step, config.steps, self.schedule)
         decay = weight_decay_factor(state.step, config.steps, self.schedule)
         for group in state.optimiser.param_groups:
             group["lr"] = state.optimiser.defaults["lr"] * group["rate"] * scale
             group["weight_decay"] = group["full_weight_decay"] * decay
-        state.optimiser.zero_grad(set_to_none=True)
+        engine.zero_grad()
         buffers = {name: buffer.clone() for name, buffer in state.objective.named_buffers()}
         losses, terms, embeddings = [], [], []
         for micro, batch in enumerate(batches):
+            last = micro == len(batches) - 1
             with self.precision():
-                output = state.objective(batch.move(self.device), self.chance(micro))
-            (output.loss / len(batches)).backward()
+                output = engine.forward(batch.move(self.device), self.chance(micro), last=last)
+            engine.backward(output.loss / len(batches), last=last)
             losses.append(float(output.loss.detach()))
             terms.append({name: float(value) for name, value in output.terms.items()})
             embeddings.append(output.watched)
-        norm = nn.utils.clip_grad_norm_(state.objective.parameters(), config.clip_norm or float("inf"))
+        norm = engine.clip(config.clip_norm)
         loss = sum(losses) / len(losses)
-        if not (torch.isfinite(norm) and abs(loss) < float("inf")):
+        if not (math.isfinite(norm) and math.isfinite(loss)):
             for name, buffer in state.objective.named_buffers():
                 buffer.copy_(buffers[name])  # batch norms have seen the bad batch
-            self.stop_non_finite(loss, float(norm), batches)
+            self.stop_non_finite(loss, norm, batches)
         self.count_refused(batches)
-        state.optimiser.step()
-        state.objective.after_update(self.chance())
+        engine.step()
+        with engine.opened():
+            state.objective.after_update(self.chance())
+            if state.ema:
+                state.ema.update(state.objective.encoder)
         state.step += 1
-        if state.ema:
-            state.ema.update(state.objective.encoder)
         means = {name: sum(each[name] for each in terms) / len(terms) for name in terms[0]}
-        return Update(loss, float(norm), means, batches, torch.cat(embeddings))
+        return Update(loss, norm, means, batches, torch.cat(embeddings))
 
     def chance(self, micro: int = 0) -> Chance:
         """Chance of the step in hand."""
