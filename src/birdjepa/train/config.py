@@ -80,6 +80,8 @@ class TrainConfig:
     """Averages the weights and exports the average; 0 does not."""
     checkpoint_every: int = 200
     """Steps between checkpoints; the last step is always saved."""
+    deepspeed_config: str = ""
+    """Path of a ds_config.json for engine=deepspeed; empty takes ZeRO-2."""
     retention: RetentionConfig = RetentionConfig()
     log_every: int = 10
     """Steps between lines in metrics.jsonl."""

@@ -108,7 +108,7 @@ def resolve(path: str, train: TrainConfig, *, n_processes: int, precision: Preci
         elif name not in ours and name not in PASSED_ON and name not in WITHOUT_EFFECT:
             raise UsageError(
                 f"{path}: {name} cannot be used: it is none of the settings that are passed on to DeepSpeed "
-                f"({', '.join(sorted(PASSED_ON))}). Take it out of the file"
+                "(docs/engines.md lists them). Take it out of the file"
             )
     stage = given.get("zero_optimization.stage", 0)
     if stage not in (0, 1, 2, 3):
@@ -155,8 +155,8 @@ def _agree_on_bf16(path: str, name: str, block: Any, precision: Precision) -> No
         )
     if precision != "bf16":
         raise UsageError(
-            f"{path}: {name} contradicts train.precision, which means {precision} here: set train.precision=bf16, or say "
-            '"enabled": "auto" there'
+            f"{path}: {name} contradicts train.precision, which means {precision} here: set train.precision=bf16, or "
+            'say "enabled": "auto" there'
         )
 
 

@@ -106,7 +106,7 @@ class TrainState:
 
     def exported_encoder(self) -> dict[str, Tensor]:
         """Weights to export: those averaged by train.ema_decay where there are any, else what the objective exports."""
-        weights = self.ema.state_dict() if self.ema else self.objective.exported.state_dict()
+        weights = self.ema.state_dict() if self.ema else self.objective.exported.state_dict(keep_vars=True)
         return {name: self.engine.read(tensor) for name, tensor in weights.items()}
 
     def _held(self) -> Iterator[tuple[str, Held]]:
