@@ -22,6 +22,7 @@ PASSED_ON = {
     "zero_optimization.allgather_partitions",
     "zero_optimization.contiguous_gradients",
     "zero_optimization.ignore_unused_parameters",
+    "zero_optimization.memory_efficient_linear",
     "zero_optimization.overlap_comm",
     "zero_optimization.parameter_alignment",
     "zero_optimization.reduce_bucket_size",
