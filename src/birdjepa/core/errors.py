@@ -17,6 +17,8 @@ class UserError(Exception):
     """Something outside the program is wrong; the message names it and says what to do."""
 
     exit_code = EXIT_FAILED
+    everywhere = False
+    """Whether all processes of a run raise it together, so that one of them is to tell."""
 
 
 class UsageError(UserError):
@@ -61,3 +63,4 @@ class Interrupted(UserError):
     """A signal asked the run to stop; its state is saved."""
 
     exit_code = EXIT_REQUEUE
+    everywhere = True
