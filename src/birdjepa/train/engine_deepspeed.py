@@ -42,7 +42,7 @@ class DeepSpeedEngine(Engine):
     def __init__(self, device: torch.device, config: TrainConfig, precision: Precision) -> None:
         super().__init__(device)
         self._deepspeed = _import_deepspeed(device)
-        if not dist.is_initialized():
+        if not dist.is_initialized():  # one process
             os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
             dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)
         self.resolved = resolve(config.deepspeed_config, config, n_processes=self.world, precision=precision)
@@ -62,11 +62,7 @@ class DeepSpeedEngine(Engine):
             _keep_empty_parameters_out(objective)
 
     def adopt(self, objective: Objective, optimiser: torch.optim.Optimizer) -> None:
-        if self.stage and type(optimiser) is not torch.optim.AdamW:
-            raise UsageError(
-                f"train.engine=deepspeed with ZeRO-{self.stage} cuts matrices at any place, and {type(optimiser).__name__} "
-                "needs them whole: choose AdamW (optim), ZeRO-0, or train.engine=ddp"
-            )
+        require_elementwise(optimiser, self.stage)
         self.objective, self.optimiser = objective, optimiser
         given = {name: parameter.detach().clone() for name, parameter in objective.named_parameters()}
         # ZeRO writes its pieces into the groups that it is handed, so it gets groups of its own.
@@ -110,7 +106,9 @@ class DeepSpeedEngine(Engine):
             theirs.update({name: value for name, value in ours.items() if name != "params"})
         self._runner.step()
         if not self._runner.was_step_applied():
-            raise UserError("DeepSpeed has passed over an update; with float32 gradients that are finite it never should")
+            raise UserError(
+                "DeepSpeed has passed over an update; with float32 gradients that are finite it never should"
+            )
 
     def zero_grad(self) -> None:
         self._runner.zero_grad()
@@ -175,7 +173,9 @@ class DeepSpeedEngine(Engine):
 
     def _pieces(self) -> list[Tensor]:
         """This process's pieces, in float32: one for each group, or several with ZeRO-3."""
-        return self._zero.fp32_partitioned_groups_flat if self.stage == 3 else self._zero.single_partition_of_fp32_groups
+        return (
+            self._zero.fp32_partitioned_groups_flat if self.stage == 3 else self._zero.single_partition_of_fp32_groups
+        )
 
     def _group_of(self, piece: int) -> int:
         return self._zero.sub_group_to_group_id[piece] if self.stage == 3 else piece
@@ -220,7 +220,9 @@ class DeepSpeedEngine(Engine):
           UserError: naming the first tensor that came back otherwise.
         """
         parameters = dict(self.objective.named_parameters())
-        trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad and given[name].numel()}
+        trained = {
+            name: parameter for name, parameter in parameters.items() if parameter.requires_grad and given[name].numel()
+        }
         moments = ("exp_avg", "exp_avg_sq") if self.stage else ()
         for name, parameter in trained.items():
             for moment in moments:
@@ -231,8 +233,8 @@ class DeepSpeedEngine(Engine):
                 back += [self.read_moment(parameter, moment) for moment in moments]
             if not all(torch.equal(each, given[name]) and each.dtype == given[name].dtype for each in back):
                 raise UserError(
-                    f"DeepSpeed {self._deepspeed.__version__} with ZeRO-{self.stage} gives back {name} otherwise than it was "
-                    "given: nothing trained this way can be trusted. Use another version, or train.engine=fsdp"
+                    f"DeepSpeed {self._deepspeed.__version__} with ZeRO-{self.stage} gives back {name} otherwise than "
+                    "it was given: nothing trained this way can be trusted. Use another version, or train.engine=fsdp"
                 )
         for piece in self._pieces() if self.stage else ():
             for moment in moments:
@@ -249,6 +251,19 @@ class _UnderAutocast(nn.Module):
     def forward(self, batch: ClipBatch, chance: Chance, dtype: torch.dtype | None) -> ObjectiveOutput:
         with torch.autocast(batch.clips.device.type, dtype, enabled=dtype is not None):
             return self.objective(batch, chance)
+
+
+def require_elementwise(optimiser: torch.optim.Optimizer, stage: int) -> None:
+    """Refuses an optimiser that ZeRO would train wrongly.
+
+    Raises:
+      UsageError: saying what to take instead.
+    """
+    if stage and type(optimiser) is not torch.optim.AdamW:
+        raise UsageError(
+            f"train.engine=deepspeed with ZeRO-{stage} cuts matrices anywhere, and {type(optimiser).__name__} needs "
+            "them whole: choose AdamW for optim, a ds_config.json with ZeRO-0, or train.engine=ddp"
+        )
 
 
 def _same_without_state(optimiser: torch.optim.Optimizer) -> torch.optim.Optimizer:
