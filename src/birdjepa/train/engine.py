@@ -15,6 +15,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from birdjepa.core import processes
 from birdjepa.core.batch import ClipBatch
 from birdjepa.objectives.base import Chance, Objective, ObjectiveOutput
 
@@ -22,19 +23,29 @@ from birdjepa.objectives.base import Chance, Objective, ObjectiveOutput
 class Engine(abc.ABC):
     """Subclasses are final, one to a file. Order of use: `place`, then the optimiser is built, then `adopt`."""
 
+    is_replicated = True
+    """Whether every process holds all of every tensor."""
+
     def __init__(self, device: torch.device) -> None:
         self.device = device
         """Where this process computes."""
+        self.processes = processes.here()
+        """Those that train together."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the start of a run."""
+        return []
 
     @property
     def rank(self) -> int:
         """Number of this process; number 0 writes."""
-        return 0
+        return self.processes.rank
 
     @property
     def world(self) -> int:
         """Processes that train together."""
-        return 1
+        return self.processes.world
 
     @abc.abstractmethod
     def place(self, objective: Objective) -> None:
@@ -113,7 +124,7 @@ class PlainEngine(Engine):
         groups = self.optimiser.param_groups
         own = [(group["params"], group["clip_norm"]) for group in groups if group.get("clip_norm")]
         apart = {id(parameter) for parameters, _ in own for parameter in parameters}
-        rest = [parameter for parameter in self.objective.parameters() if id(parameter) not in apart]
+        rest = [each for each in self.objective.parameters() if each.numel() and id(each) not in apart]
         norms = [self.clip_together(parameters, most) for parameters, most in ((rest, limit), *own)]
         return float(torch.stack(norms).norm()) if len(norms) > 1 else float(norms[0])
 

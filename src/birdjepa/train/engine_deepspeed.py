@@ -28,33 +28,29 @@ from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import MissingExtraError, UsageError, UserError
 from birdjepa.objectives.base import Chance, Objective, ObjectiveOutput
 from birdjepa.train.config import TrainConfig
-from birdjepa.train.deepspeed_config import Precision, resolve
+from birdjepa.train.deepspeed_config import Resolved, resolve
 from birdjepa.train.engine import Engine
 
 
 class DeepSpeedEngine(Engine):
-    """Processes under ZeRO. Takes over the process group that is there, and makes one of one process where none is.
+    """Processes under ZeRO, or one: DeepSpeed wants a process group even then.
 
     Raises:
-      MissingExtraError, UsageError: if DeepSpeed is not installed, or as `deepspeed_config.resolve`.
+      UsageError: as `resolved`, or if DeepSpeed cannot work on the device.
     """
 
-    def __init__(self, device: torch.device, config: TrainConfig, precision: Precision) -> None:
+    def __init__(self, device: torch.device, config: TrainConfig, autocast: torch.dtype | None) -> None:
         super().__init__(device)
+        self.resolved = resolved(config, self.world, autocast)
+        self.stage = self.resolved.stage
         self._deepspeed = _import_deepspeed(device)
         if not dist.is_initialized():  # one process
             os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
             dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)
-        self.resolved = resolve(config.deepspeed_config, config, n_processes=self.world, precision=precision)
-        self.stage = self.resolved.stage
 
     @property
-    def rank(self) -> int:
-        return dist.get_rank()
-
-    @property
-    def world(self) -> int:
-        return dist.get_world_size()
+    def notes(self) -> list[str]:
+        return [f"engine: DeepSpeed {self._deepspeed.__version__}, ZeRO-{self.stage}", *self.resolved.notes]
 
     def place(self, objective: Objective) -> None:
         objective.to(self.device)
@@ -92,7 +88,7 @@ class DeepSpeedEngine(Engine):
         for group, gradient in gradients:
             squares[group] += gradient.float().square().sum()
         if self.stage:
-            dist.all_reduce(squares)
+            squares = self.processes.add(squares)
         own = torch.tensor([bool(group.get("clip_norm")) for group in groups], device=self.device)
         norms = torch.where(own, squares, squares[~own].sum()).sqrt()
         limits = [group.get("clip_norm") or limit or float("inf") for group in groups]
@@ -253,6 +249,19 @@ class _UnderAutocast(nn.Module):
             return self.objective(batch, chance)
 
 
+def resolved(config: TrainConfig, n_processes: int, autocast: torch.dtype | None) -> Resolved:
+    """What DeepSpeed is to be told for a run.
+
+    Raises:
+      MissingExtraError: if it is not installed.
+      UsageError: as `deepspeed_config.resolve`.
+    """
+    if find_spec("deepspeed") is None:
+        raise MissingExtraError("deepspeed", "deepspeed")
+    precision = "bf16" if autocast else "fp32"
+    return resolve(config.deepspeed_config, config, n_processes=n_processes, precision=precision)
+
+
 def require_elementwise(optimiser: torch.optim.Optimizer, stage: int) -> None:
     """Refuses an optimiser that ZeRO would train wrongly.
 
@@ -287,11 +296,8 @@ def _import_deepspeed(device: torch.device) -> Any:
     """The library, for this device, quiet, and without building anything.
 
     Raises:
-      MissingExtraError: if it is not installed.
       UsageError: if it cannot work on the device.
     """
-    if find_spec("deepspeed") is None:
-        raise MissingExtraError("deepspeed", "deepspeed")
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"train.engine=deepspeed works on cpu and cuda, not on train.device={device}")
     os.environ.setdefault("DS_ACCELERATOR", device.type)
