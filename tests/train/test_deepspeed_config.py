@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import re
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -168,6 +170,13 @@ def test_comments_are_read_and_names_that_are_there_twice_are_not(resolved):
 def test_what_is_passed_on_refused_and_without_effect_are_told_apart():
     for one, other in itertools.combinations((PASSED_ON, set(REFUSED), set(WITHOUT_EFFECT)), 2):
         assert not one & other
+
+
+def test_the_page_lists_what_is_passed_on():
+    page = (Path(__file__).parents[2] / "docs" / "deepspeed.md").read_text(encoding="utf-8")
+    _, _, listed = page.partition("Passed on to DeepSpeed:")
+    names = set(re.findall(r"`(\w+)`", listed.partition("A test holds")[0])) - {"zero_optimization"}
+    assert names == {name.rpartition(".")[2] for name in PASSED_ON}
 
 
 def test_zero_takes_only_an_optimiser_that_updates_every_number_by_itself():

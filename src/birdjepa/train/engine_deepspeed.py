@@ -11,6 +11,7 @@ against what it was given when training starts.
 
 import contextlib
 import copy
+import importlib
 import os
 import sys
 import warnings
@@ -46,7 +47,8 @@ class DeepSpeedEngine(Engine):
         self._deepspeed = _import_deepspeed(device)
         if not dist.is_initialized():  # one process
             os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
-            dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)
+            store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+            dist.init_process_group(store=store, rank=0, world_size=1)
 
     @property
     def notes(self) -> list[str]:
@@ -301,8 +303,7 @@ def _import_deepspeed(device: torch.device) -> Any:
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"train.engine=deepspeed works on cpu and cuda, not on train.device={device}")
     os.environ.setdefault("DS_ACCELERATOR", device.type)
-    import deepspeed  # pyright: ignore[reportMissingImports] - an extra
-
+    deepspeed: Any = importlib.import_module("deepspeed")
     found = deepspeed.accelerator.get_accelerator().device_name()
     if found != device.type:
         raise UsageError(f"DeepSpeed works on {found}, train.device={device}: set DS_ACCELERATOR={device.type}")
