@@ -109,7 +109,7 @@ def poison(variant: str, songs: Path, results: Results, out: Path) -> None:
     config = under(configurations(songs, out)["lejepa"], variant, out)
     for name, kind in (("clean", Lejepa), ("poisoned", PoisonedAtThird)):
         trainer, clips = begin(config, "deepspeed", out / f"{variant}-{name}")
-        trainer.state.objective.__class__ = type("Lejepa", (kind, trainer.state.objective.__class__), {})
+        trainer.state.objective.__class__ = kind
         advance(trainer, clips, 2)
         if kind is PoisonedAtThird:
             results.tell(f"{variant}-told", lambda: advance(trainer, clips, 1))  # noqa: B023 - called at once
