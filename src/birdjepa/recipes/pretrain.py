@@ -73,7 +73,7 @@ def resume(folder: Path, say: Say, *, engine: str | None = None) -> PretrainResu
     """
     config = run_folder.read_config(PretrainConfig, folder)
     if engine:
-        config = dataclasses.replace(config, train=configs.overlay(config.train, {"engine": engine}, where="--engine"))
+        config = dataclasses.replace(config, train=configs.overlay(config.train, {"engine": engine}, where="train"))
     with _connected(config) as (device, own), run_folder.only_one(folder), StopSignal() as signal:
         say = say if own.is_first else _silence
         sources = own.together(lambda: open_sources(config))
