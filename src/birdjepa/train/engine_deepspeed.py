@@ -122,7 +122,7 @@ class DeepSpeedEngine(Engine):
 
     def read(self, tensor: Tensor) -> Tensor:
         if not hasattr(tensor, "ds_id"):
-            return tensor
+            return tensor.detach()
         with self._deepspeed.zero.GatheredParameters([tensor]):
             return tensor.detach().clone()
 
