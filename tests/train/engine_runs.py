@@ -64,8 +64,13 @@ def configurations(songs: Path, out: Path) -> dict[str, PretrainConfig]:
     made = {
         "lejepa": (base.objective, base.encoder, base.train, AddedConfig()),
         "ajepa": (AjepaConfig(predictor=small, momentum=(0.5, 1.0)), bare, twice, AddedConfig()),
-        "pixio": (PixioConfig(decoder=small), base.encoder, base.train, added),
-        "diet": (DietConfig(views=views), bare, base.train, AddedConfig()),
+        "pixio": (
+            PixioConfig(decoder=small),
+            base.encoder,
+            dataclasses.replace(base.train, batch_size=4),
+            AddedConfig(),
+        ),
+        "diet": (DietConfig(views=views), bare, base.train, added),
         "supervised": (
             SupervisedConfig(mixup=0.3, masking=RegularisedMaskingConfig(share=0.2)),
             base.encoder,

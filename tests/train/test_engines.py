@@ -130,7 +130,7 @@ PLANTED = {
     "other weights": "process 1 and process 0 differ in what they hold after step 1: ",
     "other seeds": "process 1 and process 0 differ in their first weights: ",
     "same clips": "process 1 hears the same clips as process 0; ",
-    "wrong sums": "process 0 adds or gathers wrong numbers over 2 processes on cpu; ",
+    "wrong sums": "process 1 adds or gathers wrong numbers over 2 processes on cpu; ",
     "no number": "step 3: loss nan, gradient norm nan; the state after step 2 is saved in ",
 }
 

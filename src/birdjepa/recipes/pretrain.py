@@ -76,7 +76,7 @@ def resume(folder: Path, say: Say, *, engine: str | None = None) -> PretrainResu
     config = run_folder.read_config(PretrainConfig, folder)
     if engine:
         changes = {"engine": engine, **({} if engine == "deepspeed" else {"deepspeed_config": ""})}
-        config = dataclasses.replace(config, train=configs.overlay(config.train, changes, where="--engine"))
+        config = dataclasses.replace(config, train=configs.overlay(config.train, changes, where="train"))
     with _connected(config) as (device, own), run_folder.only_one(folder), StopSignal() as signal:
         say = say if own.is_first else _silence
         sources = own.together(lambda: open_sources(config))

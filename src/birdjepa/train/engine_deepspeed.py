@@ -11,6 +11,7 @@ against what it was given when training starts.
 
 import contextlib
 import copy
+import importlib
 import os
 import sys
 import warnings
@@ -47,7 +48,8 @@ class DeepSpeedEngine(Engine):
         self._deepspeed = _import_deepspeed(device)
         if not dist.is_initialized():  # one process
             os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
-            dist.init_process_group(store=torch.distributed.distributed_c10d.HashStore(), rank=0, world_size=1)
+            store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+            dist.init_process_group(store=store, rank=0, world_size=1)
 
     @property
     def notes(self) -> list[str]:
@@ -120,7 +122,7 @@ class DeepSpeedEngine(Engine):
 
     def read(self, tensor: Tensor) -> Tensor:
         if not hasattr(tensor, "ds_id"):
-            return tensor
+            return tensor.detach()
         with self._deepspeed.zero.GatheredParameters([tensor]):
             return tensor.detach().clone()
 
@@ -301,13 +303,11 @@ def _import_deepspeed(device: torch.device) -> Any:
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"train.engine=deepspeed works on cpu and cuda, not on train.device={device}")
     os.environ.setdefault("DS_ACCELERATOR", device.type)
-    import deepspeed  # pyright: ignore[reportMissingImports] - an extra
-
-    accelerator: Any = deepspeed.accelerator.get_accelerator()
-    found = accelerator.device_name()
+    deepspeed: Any = importlib.import_module("deepspeed")
+    found = deepspeed.accelerator.get_accelerator().device_name()
     if found != device.type:
         raise UsageError(f"DeepSpeed works on {found}, train.device={device}: set DS_ACCELERATOR={device.type}")
-    logger: Any = deepspeed.utils.logger
+    logger = deepspeed.utils.logger
     for handler in logger.handlers:
         handler.setStream(sys.stderr)  # standard output is for results
     # A faster all-reduce for inference on CPUs: it would be compiled for a minute at the first start.
