@@ -54,6 +54,9 @@ def submit(config: SweepConfig, argv: Sequence[str], cluster: slurm.SlurmConfig)
     """Leaves each run to a task of a cluster's array."""
     if config.index is not None or config.table:
         raise UsageError("--slurm submits every run of the sweep: leave out --index and --table")
+    if (world := cluster.nodes * cluster.tasks_per_node) > 1:
+        raise UsageError(f"slurm asks for {world} processes, but each run of a sweep is trained by one")
+    config.check()
     runs = planned(config.file, config.out)
     commands = [slurm.birdjepa("sweep", *argv, "--index", str(run.index)) for run in runs]
     submitted(slurm.submit_array(commands, config.out / JOBS, cluster), config.out / JOBS)

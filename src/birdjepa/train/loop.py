@@ -20,7 +20,6 @@ from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.core.hardware import has_bf16
 from birdjepa.objectives.base import Chance
-from birdjepa.optim.clipping import clip_gradients
 from birdjepa.optim.schedules import ScheduleConfig, factor, weight_decay_factor
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.monitors import alarm, look
