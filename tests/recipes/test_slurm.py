@@ -202,7 +202,7 @@ SUBMITTED = """
 
 
 def test_what_the_cluster_is_asked_for(songs, tmp_path, cluster):
-    config = tiny(songs, tmp_path / "run")
+    config = tiny(songs, tmp_path / "run", engine="ddp")
     assert submit_pretraining(config, SETTINGS).job_id == "41"
     logs = tmp_path / "run" / "slurm"
     asked = [line.removeprefix("#SBATCH ") for line in cluster.script if line.startswith("#SBATCH")]
@@ -302,7 +302,12 @@ def test_a_stopped_run_is_submitted_as_it_is(songs, tmp_path, cluster, monkeypat
     submit_resumed(tmp_path / "run", SlurmConfig())
     (path,) = (tmp_path / "run" / "slurm").glob("*_submitted.pkl")
     loaded = DelayedSubmission.load(path).function
-    assert loaded.first == loaded.again == birdjepa("pretrain", "--resume", str(tmp_path / "run"))
+    resume = birdjepa("pretrain", "--resume", str(tmp_path / "run"))
+    assert loaded.first == loaded.again == resume
+    with pytest.raises(UsageError, match=r"slurm asks for 2 processes, and train\.engine=single is for one"):
+        submit_resumed(tmp_path / "run", SlurmConfig(tasks_per_node=2))
+    submit_resumed(tmp_path / "run", SlurmConfig(tasks_per_node=2), engine="ddp")
+    assert DelayedSubmission.load(path).function.again == (*resume, "--engine", "ddp")
 
 
 def test_what_cannot_start_is_not_submitted(songs, tmp_path, cluster):
@@ -311,6 +316,8 @@ def test_what_cannot_start_is_not_submitted(songs, tmp_path, cluster):
     (tmp_path / "run" / "notes.txt").touch()
     with pytest.raises(UsageError, match="exists already"):
         submit_pretraining(config, SlurmConfig())
+    with pytest.raises(UsageError, match=r"train\.engine=single is for one"):
+        submit_pretraining(dataclasses.replace(config, out=tmp_path / "new"), SlurmConfig(nodes=2))
     with pytest.raises(UsageError, match="not found"):
         submit_pretraining(dataclasses.replace(config, data=("absent",), out=tmp_path / "new"), SlurmConfig())
     assert not (tmp_path / "new").exists()
