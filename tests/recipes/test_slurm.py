@@ -94,8 +94,8 @@ def signal_job(job, name):
     os.kill(int(job.job_id), name)
 
 
-LOCAL = SlurmConfig(executor="local", signal_before_s=2, hours=1.0)
-"""Kills a command that does not stop within a second."""
+LOCAL = SlurmConfig(executor="local", signal_before_s=12, hours=1.0)
+"""Kills a command that does not stop within six seconds."""
 
 
 def test_a_run_signalled_twice_equals_an_undisturbed_one(songs, tmp_path):
