@@ -188,8 +188,14 @@ def count_flops(trainer: Trainer, config: PretrainConfig, batch: Any) -> float:
 def time_steps(trainer: Trainer, feed: Any) -> list[dict[str, float]]:
     """Runs the trainer to its end; seconds of each step by part, but for the warm-up."""
     watch = trainer.timing = Stopwatch(trainer.device, exact=True)
+
+    def begin_forward(*_: Any) -> None:
+        """What went before the first network of a forward pass was making its input."""
+        if watch.part != "views":
+            watch.mark("views")
+
     hooks = [
-        module.register_forward_pre_hook(lambda *_: watch.part == "views" or watch.mark("views"))
+        module.register_forward_pre_hook(begin_forward)
         for module in trainer.state.objective.modules()
         if isinstance(module, Vit)
     ]
