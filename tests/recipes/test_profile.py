@@ -129,6 +129,7 @@ def test_a_process_tells_its_own_peak():
         (["lejepa", "--out", "x"], "leave out --out"),
         (["lejepa", "--profile.steps", "1"], "profile.steps >= 2"),
         (["lejepa", "--data", "absent"], "absent: not found"),
+        (["lejepa", "--train.engine", "ddp"], "a profile is of one process"),
     ],
 )
 def test_usage_errors_of_a_profile(arguments, told, capsys):

@@ -17,7 +17,6 @@ from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.objectives.pixio import PixioConfig
 from birdjepa.optim.groups import AdamWConfig
 from birdjepa.recipes import apart, labels, pretrain, slurm, sweep
-from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.run_folder import JOBS
 from birdjepa.recipes.sweep import SweepConfig, planned
 from birdjepa.recipes.sweeping import grid, log_spaced, replaced
@@ -25,7 +24,6 @@ from birdjepa.recipes.sweeping import grid, log_spaced, replaced
 FILE = """
 import dataclasses, json
 from birdjepa.core import config as configs
-from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.sweeping import grid
 
 def configs_of(base):
@@ -245,7 +243,6 @@ def test_each_run_becomes_a_task_of_an_array(songs, tmp_path, monkeypatch, capsy
     assert len(submitted) == 2
 
 
-@pytest.mark.skipif(not hasattr(PretrainConfig(), "mup_base_width"), reason="muP is not here yet")
 def test_the_factorial_is_sixty_runs(tmp_path):
     runs = planned(Path(__file__).parents[2] / "examples" / "factorial.py", tmp_path)
     assert len(runs) == 3 * 2 * 2 * 5

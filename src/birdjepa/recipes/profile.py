@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from birdjepa.core import processes
+from birdjepa.core.errors import UsageError
 from birdjepa.core.provenance import provenance
 from birdjepa.data.loader import batches, worker_errors
 from birdjepa.models.vit import Vit
@@ -120,6 +122,8 @@ def profile(config: PretrainConfig, asked: ProfileConfig, say: Say) -> Profile:
       UsageError, UserError: as `pretrain.start`.
     """
     config.check()
+    if config.train.engine != "single" or processes.asked().world > 1:
+        raise UsageError("a profile is of one process: leave out --train.engine and torchrun")
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     clips = make_clips(config, open_sources(config))
