@@ -79,4 +79,5 @@ def test_planted_faults_are_noticed_by_a_kill_in_a_save(bench, traceable, fault)
 def test_a_planted_restart_from_zero_is_noticed(bench):
     """Its numbers are those of the undisturbed run: only the work is done twice."""
     row = trials.signalled(faulty(bench, "starts again at step 0"), Case(), "SIGTERM", "step", 0)
-    assert row.wrong == ["did not go on from step 5"] or row.wrong == ["did not go on from step 6"]
+    (wrong,) = row.wrong
+    assert wrong.startswith("did not go on from step")
