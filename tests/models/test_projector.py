@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from birdjepa.models.projector import Projector, ProjectorConfig
+from birdjepa.nn.synced import BatchNorm
 
 
 def projector() -> Projector:
@@ -11,7 +12,7 @@ def projector() -> Projector:
 
 def test_layers_are_the_published_ones() -> None:
     kinds = [type(layer) for layer in projector().layers]
-    assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert kinds == [nn.Linear, BatchNorm, nn.ReLU, nn.Linear, BatchNorm, nn.ReLU, nn.Linear]
 
 
 def test_batch_norm_sees_the_whole_batch() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from birdjepa.core.random import Draws
 from birdjepa.models.vit import SIZES, EncoderOutput, Vit, VitConfig
 from birdjepa.nn.block import Block
 
@@ -12,6 +13,10 @@ N_VALUES = 12
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def draws(seed: int) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed))
 
 
 def make(**settings: Any) -> Vit:
@@ -128,9 +133,9 @@ def test_the_last_of_the_layers_is_the_output(settings: dict[str, Any]) -> None:
     assert (layers[0].patches - layers[-1].patches).abs().max() > 1e-2
 
 
-def test_stochastic_depth_is_a_function_of_its_generator_and_off_without_one() -> None:
+def test_stochastic_depth_is_a_function_of_its_draws_and_off_without_them() -> None:
     vit, plain = make(drop_path=0.5), make()
-    first, again, other = (vit(*clips(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    first, again, other = (vit(*clips(), draws(seed)) for seed in (1, 1, 2))
     assert_close(first, again, atol=0)
     assert not torch.equal(first.patches, other.patches)
     assert_close(vit(*clips()), plain(*clips()), atol=0)
@@ -138,13 +143,13 @@ def test_stochastic_depth_is_a_function_of_its_generator_and_off_without_one() -
 
 def test_stochastic_depth_grows_to_its_rate_and_keeps_the_expectation() -> None:
     vit = make(drop_path=0.4)
-    keep = vit._draw_keep(4000, torch.Generator().manual_seed(0), torch.device("cpu"))
+    keep = vit._draw_keep(4000, draws(0), torch.device("cpu"))
     for drawn, rate in zip(keep, (0.0, 0.2, 0.4), strict=True):
         assert drawn is not None
         torch.testing.assert_close((drawn == 0).float().mean(1), torch.full((2,), rate), rtol=0, atol=0.03)
         torch.testing.assert_close(drawn.mean(1), torch.ones(2), rtol=0, atol=0.04)
         assert {round(value, 4) for value in drawn.unique().tolist()} <= {0.0, round(1 / (1 - rate), 4)}
-    (only,) = make(size="32x1x2", drop_path=0.4)._draw_keep(4000, torch.Generator().manual_seed(0), torch.device("cpu"))
+    (only,) = make(size="32x1x2", drop_path=0.4)._draw_keep(4000, draws(0), torch.device("cpu"))
     assert only is not None
     assert 0.36 < (only == 0).float().mean() < 0.44
 
@@ -154,7 +159,7 @@ def test_activation_checkpointing_gives_the_same_gradients(settings: dict[str, A
     gradients = []
     for recompute in (False, True):
         vit = make(activation_checkpointing=recompute, **settings)
-        output = vit(*clips(), torch.Generator().manual_seed(3))
+        output = vit(*clips(), draws(3))
         (output.patches.square().mean() + output.cls.sum()).backward()
         gradients.append({name: parameter.grad for name, parameter in vit.named_parameters()})
     assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from birdjepa.core.random import Draws
 from birdjepa.models.vit import Vit, VitConfig
 from birdjepa.nn.block import attend
 from birdjepa.nn.regularised import RegularisedMaskingConfig, draw_barred
@@ -24,7 +25,7 @@ def inputs(n: int = 20):
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.33, 0.99])
 def test_patches_are_barred_to_the_exact_count_and_special_tokens_never(share: float) -> None:
-    drawn = draw_barred(RegularisedMaskingConfig(share=share), 4, 5, 2, 20, seeded(), torch.device("cpu"))
+    drawn = draw_barred(RegularisedMaskingConfig(share=share), 4, 5, 2, 20, Draws(seeded()), torch.device("cpu"))
     assert len(drawn) == 4
     if share == 0:
         assert drawn == [None] * 4
@@ -37,13 +38,13 @@ def test_patches_are_barred_to_the_exact_count_and_special_tokens_never(share: f
 
 
 def test_something_is_always_left() -> None:
-    [layer] = draw_barred(RegularisedMaskingConfig(share=0.99), 1, 2, 0, 3, seeded(), torch.device("cpu"))
+    [layer] = draw_barred(RegularisedMaskingConfig(share=0.99), 1, 2, 0, 3, Draws(seeded()), torch.device("cpu"))
     assert (layer.sum(-1) == 2).all()
 
 
 def test_diagonal_bars_a_patch_from_itself_only() -> None:
     config = RegularisedMaskingConfig(share=0.2, bars="diagonal")
-    [layer] = draw_barred(config, 1, 3, 1, 10, seeded(), torch.device("cpu"))
+    [layer] = draw_barred(config, 1, 3, 1, 10, Draws(seeded()), torch.device("cpu"))
     assert layer.shape == (3, 11, 11)
     assert (layer.sum((1, 2)) == 2).all()
     assert torch.equal(layer, torch.diag_embed(layer.diagonal(dim1=1, dim2=2)))
@@ -64,12 +65,12 @@ def test_barred_keys_have_no_say_and_the_rest_is_plain_attention(dtype: torch.dt
 
 def test_a_barred_patch_keeps_its_query_and_its_place() -> None:
     model, (tokens, grid) = vit(), inputs()
-    out = model(tokens, grid, seeded(), RegularisedMaskingConfig(share=0.3))
+    out = model(tokens, grid, Draws(seeded()), RegularisedMaskingConfig(share=0.3))
     assert out.patches.shape == (3, 20, 64)
     assert torch.isfinite(out.patches).all()
     changed = tokens.clone()
     changed[:, 7] += 1.0
-    other = model(changed, grid, seeded(), RegularisedMaskingConfig(share=0.3))
+    other = model(changed, grid, Draws(seeded()), RegularisedMaskingConfig(share=0.3))
     assert (out.patches[:, 7] - other.patches[:, 7]).abs().amax() > 1e-3
 
 
@@ -77,9 +78,9 @@ def test_a_barred_patch_keeps_its_query_and_its_place() -> None:
 def test_rate_zero_and_inference_are_plain_attention(bars) -> None:
     model, (tokens, grid) = vit(), inputs()
     plain = model(tokens, grid)
-    zero = model(tokens, grid, seeded(), RegularisedMaskingConfig(share=0.0, bars=bars))
+    zero = model(tokens, grid, Draws(seeded()), RegularisedMaskingConfig(share=0.0, bars=bars))
     asleep = model(tokens, grid, None, RegularisedMaskingConfig(share=0.5, bars=bars))
-    awake = model(tokens, grid, seeded(), RegularisedMaskingConfig(share=0.5, bars=bars))
+    awake = model(tokens, grid, Draws(seeded()), RegularisedMaskingConfig(share=0.5, bars=bars))
     assert torch.equal(zero.patches, plain.patches)
     assert torch.equal(asleep.patches, plain.patches)
     assert not torch.allclose(awake.patches, plain.patches, atol=1e-3)
@@ -87,8 +88,8 @@ def test_rate_zero_and_inference_are_plain_attention(bars) -> None:
 
 def test_it_does_not_move_the_draws_of_stochastic_depth() -> None:
     model, (tokens, grid) = vit(drop_path=0.5), inputs()
-    alone = model(tokens, grid, seeded(3))
-    barely = model(tokens, grid, seeded(3), RegularisedMaskingConfig(share=0.0))
+    alone = model(tokens, grid, Draws(seeded(3)))
+    barely = model(tokens, grid, Draws(seeded(3)), RegularisedMaskingConfig(share=0.0))
     assert torch.equal(alone.patches, barely.patches)
 
 

@@ -196,7 +196,7 @@ def train(objective: Lejepa, n_steps: int, lr: float = 1e-3) -> list[dict[str, f
 def test_three_golden_steps() -> None:
     """These numbers are our own: a change of them must be meant."""
     losses = [step["loss"] for step in train(make(drop_path=0.1), 3)]
-    assert losses == pytest.approx([0.6196399, 0.5241112, 0.4657859], rel=1e-4)
+    assert losses == pytest.approx([0.5888327, 0.5083031, 0.4163880], rel=1e-4)
 
 
 def test_it_learns() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from birdjepa.core.random import Draws
 from birdjepa.objectives.augment import DB, AugmentConfig
 from birdjepa.objectives.views import Views, ViewsConfig, make_views
 
@@ -23,8 +24,8 @@ def make(
 ) -> Views:
     shape = {name: changes.pop(name) for name in SHAPES if name in changes}
     config = ViewsConfig(augment=dataclasses.replace(PLAIN, **changes), **shape)
-    generator = torch.Generator().manual_seed(seed)
-    return make_views(frames, n_views, window, config, db=db_per_unit, generator=generator)
+    draws = Draws(torch.Generator().manual_seed(seed))
+    return make_views(frames, n_views, window, config, db=db_per_unit, draws=draws)
 
 
 def windows(frames: Tensor, views: Views) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_run import differences, final_state, metrics, tiny, write_songs
 
-from birdjepa.core.errors import Interrupted
+from birdjepa.core.errors import Interrupted, UserError
 from birdjepa.models.predictor import PredictorConfig
 from birdjepa.nn.regularised import RegularisedMaskingConfig
 from birdjepa.objectives import OBJECTIVES
@@ -19,6 +19,7 @@ from birdjepa.objectives.pixio import PixioConfig
 from birdjepa.objectives.supervised import SupervisedConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.recipes import pretrain
+from birdjepa.train.engine import SingleEngine
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.state import TrainState
 
@@ -198,13 +199,11 @@ def test_a_checkpoint_of_another_configuration_is_refused(songs, whole):
         other.train,
         n_classes=2,
         seed=0,
-        device=torch.device("cpu"),
+        engine=SingleEngine(torch.device("cpu")),
     )
     found = pretrain.store.latest(whole / "checkpoints", warn=print)
     assert found is not None
-    with pytest.raises(
-        pretrain.UserError, match=r"does not fit this configuration; \d+ tensors differ, the first is ema"
-    ):
+    with pytest.raises(UserError, match=r"does not fit this configuration; \d+ tensors differ, the first is ema"):
         state.restore(found)
     assert final_state(whole)[1]["bank_seen"] == 16
 

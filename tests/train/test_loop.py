@@ -8,6 +8,7 @@ from tiny_run import metrics, tiny, write_songs
 
 from birdjepa.core.batch import ClipBatch, Refusal
 from birdjepa.core.errors import UsageError, UserError
+from birdjepa.core.hardware import has_bf16
 from birdjepa.data.loader import Clips, batches
 from birdjepa.data.sources import open_data
 from birdjepa.objectives.base import DataSize
@@ -16,7 +17,8 @@ from birdjepa.optim.groups import parameter_table
 from birdjepa.optim.schedules import factor
 from birdjepa.recipes.pretrain import make_clips
 from birdjepa.train.config import MonitorConfig, OnlineProbeConfig
-from birdjepa.train.loop import NonFinite, Trainer, autocast_dtype, has_bf16, pick_device
+from birdjepa.train.engine import SingleEngine
+from birdjepa.train.loop import NonFinite, Trainer, autocast_dtype, pick_device
 from birdjepa.train.state import TrainState
 
 
@@ -32,7 +34,9 @@ def make(songs, folder, **settings) -> tuple[Trainer, Clips]:
     objective = config.objective.build(
         config.encoder_config().build().initialise(config.seed), config.seed, DataSize(8, 2)
     )
-    state = TrainState(objective, config.optim, config.train, n_classes=2, seed=config.seed, device=torch.device("cpu"))
+    state = TrainState(
+        objective, config.optim, config.train, n_classes=2, seed=config.seed, engine=SingleEngine(torch.device("cpu"))
+    )
     folder.mkdir(exist_ok=True)
     return Trainer(state, config.train, config.schedule, folder, seed=config.seed, max_refused=0.05), clips
 

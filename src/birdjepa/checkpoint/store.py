@@ -135,6 +135,28 @@ def latest(folder: Path, *, warn: Callable[[str], None]) -> Checkpoint | None:
     return None
 
 
+def steps(folder: Path) -> list[int]:
+    """Steps that a folder claims to have checkpoints of, ascending; nothing is verified.
+
+    Raises:
+      CheckpointError: if the folder cannot be listed.
+    """
+    return sorted({_step_of(path) for path in _newest_first(folder)})
+
+
+def of_step(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of one step.
+
+    Raises:
+      CheckpointError: if there is none, or as `load`.
+    """
+    path = next((path for path in _newest_first(folder) if _step_of(path) == step), None)
+    if path is None:
+        there = ", ".join(map(str, steps(folder))) or "none"
+        raise CheckpointError(f"{folder}: no checkpoint of step {step}; there are {there}")
+    return load(path)
+
+
 def load(path: Path) -> Checkpoint:
     """The checkpoint in the folder path, wherever it was moved and whatever it is called; every byte is verified.
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from birdjepa.core.cluster import use_node_disk
 from birdjepa.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, STORAGE, UserError
 from birdjepa.train.signals import StopSignal
 
@@ -15,13 +16,15 @@ VERBS = {
     "predict": "scores and label files of a fine-tuned classifier for a folder or manifest",
     "embed": "embeddings of a folder or manifest into one Parquet file",
     "compare": "several objectives on equal terms: a table of probes with intervals over seeds",
+    "sweep": "every configuration that a Python file yields: a table, learning rate against probe",
+    "profile": "what a step costs: memory by batch size, time by part, operations",
     "probe": "how much a frozen encoder knows about labels, beside two floors",
     "report": "one HTML file that shows a run",
     "data": "synth: labelled synthetic bird songs; images: digits as sound; scan: what is there, what is damaged",
     "doctor": "versions, processor, memory, audio formats, free disk on one screen",
 }
 
-TRAIN = ("pretrain", "finetune", "compare")
+TRAIN = ("pretrain", "finetune", "compare", "sweep")
 """Verbs that a signal asks to save and end. They listen before they import torch, which takes seconds."""
 
 USAGE = """birdjepa: self-supervised encoders for sound
@@ -56,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(f"{arguments[0]!r} is not a verb; there are {', '.join(VERBS)}")
         return EXIT_USAGE
     try:
+        use_node_disk(os.environ, tell)
         with StopSignal() if arguments[0] in TRAIN else contextlib.nullcontext():
             return importlib.import_module(f"birdjepa.cli.{arguments[0]}").run(arguments[1:])
     except UserError as error:

@@ -22,6 +22,8 @@ class UserError(Exception):
     """Something outside the program is wrong; the message names it and says what to do."""
 
     exit_code = EXIT_FAILED
+    everywhere = False
+    """Whether all processes of a run raise it together, so that one of them is to tell."""
 
 
 class UsageError(UserError):
@@ -70,3 +72,4 @@ class Interrupted(UserError):
     """A signal asked the run to stop; its state is saved."""
 
     exit_code = EXIT_REQUEUE
+    everywhere = True

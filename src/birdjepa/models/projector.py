@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from birdjepa.nn.synced import BatchNorm
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProjectorConfig:
@@ -24,16 +26,18 @@ class ProjectorConfig:
 
 
 class Projector(nn.Module):
-    """BatchNorm over all clips and views of the micro-batch, as LeJEPA publishes it: not a LayerNorm."""
+    """BatchNorm over all clips and views of the micro-batch, as LeJEPA publishes it: not a LayerNorm. With several
+    processes, over those of all.
+    """
 
     def __init__(self, config: ProjectorConfig, n_in: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(n_in, config.hidden),
-            nn.BatchNorm1d(config.hidden),
+            BatchNorm(config.hidden),
             nn.ReLU(),
             nn.Linear(config.hidden, config.hidden),
-            nn.BatchNorm1d(config.hidden),
+            BatchNorm(config.hidden),
             nn.ReLU(),
             nn.Linear(config.hidden, config.width),
         )

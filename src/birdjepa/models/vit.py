@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from birdjepa.core.random import Draws
 from birdjepa.nn.block import NORM_EPS, Block, Mlp, SwiGlu
 from birdjepa.nn.position import rotary, sincos
 from birdjepa.nn.regularised import RegularisedMaskingConfig, draw_barred
@@ -124,14 +125,14 @@ class Vit(nn.Module):
         self,
         tokens: Float[Tensor, "b n p"],
         grid: Float[Tensor, "g n 2"],
-        generator: torch.Generator | None = None,
+        draws: Draws | None = None,
         masking: RegularisedMaskingConfig | None = None,
     ) -> EncoderOutput:
         """Embeddings of the given patches. grid has one entry per clip, or one for all (g = 1).
 
-        Stochastic depth and regularised masking draw from the generator, and are off without one.
+        Stochastic depth and regularised masking are drawn, and off where there is nothing to draw from.
         """
-        return self._split(self.run(*self._enter(tokens, grid), self._n_special, generator, masking))
+        return self._split(self.run(*self._enter(tokens, grid), self._n_special, draws, masking))
 
     def layers(self, tokens: Float[Tensor, "b n p"], grid: Float[Tensor, "g n 2"]) -> list[EncoderOutput]:
         """Output after each block, each through the last norm; the final entry equals forward(tokens, grid)."""
@@ -148,14 +149,14 @@ class Vit(nn.Module):
         x: Float[Tensor, "b n d"],
         grid: Float[Tensor, "g k 2"],
         n_still: int,
-        generator: torch.Generator | None = None,
+        draws: Draws | None = None,
         masking: RegularisedMaskingConfig | None = None,
     ) -> Float[Tensor, "b n d"]:
         """All blocks and the last norm, over tokens of the model's width: n_still of no place, then the grid's."""
         turn = self._rotary(grid, n_still)
         depth, batch = len(self.blocks), x.shape[0]
-        keep = self._draw_keep(batch, generator, x.device)
-        barred = draw_barred(masking, depth, batch, n_still, grid.shape[1], generator, x.device)
+        keep = self._draw_keep(batch, draws, x.device)
+        barred = draw_barred(masking, depth, batch, n_still, grid.shape[1], draws, x.device)
         for block, kept, hidden in zip(self.blocks, keep, barred, strict=True):
             if self.config.activation_checkpointing and x.requires_grad:
                 x = checkpoint(block, x, turn, kept, hidden, use_reentrant=False)
@@ -192,12 +193,10 @@ class Vit(nn.Module):
             cls=x[:, :n_cls], patches=x[:, n_cls + n_registers :], registers=x[:, n_cls : n_cls + n_registers]
         )
 
-    def _draw_keep(
-        self, batch: int, generator: torch.Generator | None, device: torch.device
-    ) -> list[Float[Tensor, "2 b"] | None]:
+    def _draw_keep(self, batch: int, draws: Draws | None, device: torch.device) -> list[Float[Tensor, "2 b"] | None]:
         depth, rate = len(self.blocks), self.config.drop_path
-        if generator is None or rate == 0:
+        if draws is None or rate == 0:
             return [None] * depth
-        uniform = torch.rand(depth, 2, batch, generator=generator, device=generator.device).to(device)
+        uniform = draws.uniform((depth, 2, batch), clips=2).to(device)
         keep_rate = 1 - torch.linspace(rate, 0, depth, device=device).flip(0)[:, None, None]
         return list((uniform < keep_rate) / keep_rate)

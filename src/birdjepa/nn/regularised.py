@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from birdjepa.core.random import Draws
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RegularisedMaskingConfig:
@@ -36,17 +38,17 @@ def draw_barred(
     batch: int,
     n_still: int,
     n_patches: int,
-    generator: torch.Generator | None,
+    draws: Draws | None,
     device: torch.device,
 ) -> list[Bool[Tensor, "b q n"] | None]:
-    """What each layer bars, or None for each where there is no generator (at inference) or nothing to bar.
+    """What each layer bars, or None for each where nothing is drawn from (at inference) or nothing to bar.
 
     Exactly round(share * n_patches) patches of each clip, and never all tokens; CLS and registers are never barred.
     """
     n_barred = 0 if config is None else min(round(config.share * n_patches), n_patches + n_still - 1)
-    if config is None or generator is None or n_barred == 0:
+    if config is None or draws is None or n_barred == 0:
         return [None] * depth
-    drawn = torch.rand(depth, batch, n_patches, generator=generator, device=generator.device).to(device)
+    drawn = draws.uniform((depth, batch, n_patches), clips=1).to(device)
     chosen = drawn.topk(n_barred, dim=-1).indices
     hidden = torch.zeros(depth, batch, n_still + n_patches, dtype=torch.bool, device=device)
     hidden.scatter_(-1, chosen + n_still, True)

@@ -14,6 +14,8 @@ Three things keep it cheap. The knots are multiples of one spacing, so one sine 
 all (`_Waves`). The gradient has a closed form that needs only the means. And both passes go over chunks of slices that
 stay in the cache, so no array of slice values times knots ever exists.
 
+With several processes the batch is that of all of them: their sums are added up, once per step.
+
 Axes: v views | n examples | k embedding width | s slices | j knots | r rows, the (slice, view) pairs of one chunk
 Source: Balestriero & LeCun, "LeJEPA", arXiv 2511.08544; Epps & Pulley, Biometrika 70 (1983).
 """
@@ -30,7 +32,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from birdjepa.core import random
+from birdjepa.core import processes, random
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,10 @@ class _Sigreg(torch.autograd.Function):
         sums = z.new_empty(directions.shape[1], n_views, 2, waves.order)
         for chunk, low, high in _chunks(z, directions, waves, config):
             sums[chunk] = waves.sums(low, high).view_as(sums[chunk])
-        # Many processes: all-reduce sums and n_examples here, before squaring, and multiply gradients by world size.
+        # The characteristic function is that of all processes' examples: added up before anything is squared.
+        own = processes.here()
+        if own.world > 1:
+            sums, n_examples = own.add(sums), n_examples * own.world
         residuals = sums / n_examples
         residuals[:, :, 0] -= phi
         ctx.save_for_backward(z, directions, residuals)
@@ -115,7 +120,8 @@ class _Sigreg(torch.autograd.Function):
     ) -> tuple[Float[Tensor, "v n k"], None, None]:
         z, directions, residuals = ctx.saved_tensors
         with torch.autocast(z.device.type, enabled=False):
-            return grad * _gradient(z, directions, residuals, ctx.config), None, None
+            # Every process has the same loss, and what its own examples do to it: engines average over processes.
+            return grad * processes.here().world * _gradient(z, directions, residuals, ctx.config), None, None
 
 
 def _gradient(

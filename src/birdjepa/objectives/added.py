@@ -16,6 +16,7 @@ from birdjepa.core.batch import ClipBatch
 from birdjepa.models.encoder import Encoder
 from birdjepa.models.projector import Projector, ProjectorConfig
 from birdjepa.models.source_head import SourceHead, SourceHeadConfig
+from birdjepa.nn import synced
 from birdjepa.nn.sigreg import SigregConfig, directions, null_floor, sigreg
 from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveOutput, Panel
 
@@ -162,12 +163,13 @@ class _Source(nn.Module):
 
 
 def variance_covariance(z: Float[Tensor, "b k"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Mean over dimensions of max(0, 1 - std), and sum of the squared off-diagonal covariances over k.
+    """Mean over dimensions of max(0, 1 - std), and sum of the squared off-diagonal covariances over k; over the
+    clips of all processes.
 
     Source: Bardes et al., VICReg, arXiv 2105.04906, equations 1 to 4.
     """
-    centred = z - z.mean(0)
-    covariance = centred.T @ centred / (len(z) - 1)
+    centred = z - synced.mean(z)
+    covariance = synced.summed(centred.T @ centred) / (synced.n_rows(z) - 1)
     spread = (covariance.diagonal() + 1e-4).sqrt()
     off = covariance - torch.diag(covariance.diagonal())
     return torch.relu(1 - spread).mean(), off.square().sum() / z.shape[1]

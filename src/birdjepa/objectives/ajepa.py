@@ -27,6 +27,7 @@ from birdjepa.models.encoder import Encoder
 from birdjepa.models.patch import patchify
 from birdjepa.models.pool import pool
 from birdjepa.models.predictor import PredictorConfig
+from birdjepa.nn import synced
 from birdjepa.objectives.augment import GAIN_ONLY, AugmentConfig
 from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfig, ObjectiveOutput, Panel
 from birdjepa.objectives.curriculum import CurriculumConfig
@@ -83,7 +84,7 @@ class Ajepa(Objective):
         terms = {
             "context_share": torch.tensor(seen.masks.context.shape[1] / n),
             "target_share": torch.tensor(seen.masks.target_share(n)),
-            "target_std": seen.target.std(0).mean(),
+            "target_std": synced.std(seen.target).mean(),
         }
         return ObjectiveOutput(
             loss=loss,
@@ -118,7 +119,9 @@ class Ajepa(Objective):
         tokens = patchify(encoder.front_end.normalise(frames), encoder.config.patch)
         batch, n, _ = tokens.shape
         rows = encoder.config.n_rows
-        masks = self.config.masks.draw(n // rows, rows, batch, chance.progress, chance.generator("mask", tokens.device))
+        generator = chance.generator("mask", tokens.device)
+        drawn = self.config.masks.draw(n // rows, rows, chance.of_all(batch), chance.progress, generator)
+        masks = Masks(*map(chance.own, drawn))
         grid = encoder.grid(frames.shape[1])[None]
         with torch.no_grad():
             whole = self.teacher.vit(tokens, grid)
@@ -126,7 +129,7 @@ class Ajepa(Objective):
             watched = pool(whole, encoder.config.pooling, rows)
         grid = grid.expand(batch, -1, -1)
         context_grid = take(grid, masks.context)
-        output = encoder.vit(take(tokens, masks.context), context_grid, chance.generator("drop", tokens.device))
+        output = encoder.vit(take(tokens, masks.context), context_grid, chance.draws("drop", tokens.device))
         n_blocks = masks.targets.shape[1]
         asked = rearrange(masks.targets, "b m k -> (b m) k")
 

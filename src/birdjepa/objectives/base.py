@@ -5,8 +5,9 @@ Axes: b clips | w frames | m mels | e embedding
 
 import abc
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -15,26 +16,48 @@ from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.models.encoder import Encoder
 
+Rows = TypeVar("Rows", Tensor, np.ndarray)
+
 
 @dataclasses.dataclass(frozen=True)
 class Chance:
     """Where in a run a micro-batch stands, and its named random streams: all that an objective draws comes from here,
     so that its curriculum and its masks are pure functions of the step.
+
+    With several processes each has some of the micro-batch's clips. What is drawn for a clip is then drawn for all
+    clips and cut (`draws` does so by itself), what is drawn for the batch is equal on all processes: the numbers are
+    those of one process.
     """
 
     seed: int
     step: int
     n_steps: int
-    """Updates of the whole run."""
+    """Updates that the run was planned for; a forked run may go on beyond them."""
     micro: int = 0
+    rank: int = 0
+    world: int = 1
 
     @property
     def progress(self) -> float:
         """Share of the run that is done, in [0, 1]."""
-        return self.step / self.n_steps
+        return min(1.0, self.step / self.n_steps)
+
+    def draws(self, purpose: str, device: torch.device, *, n_views: int = 1) -> random.Draws:
+        """A named stream for the clips of this process; n_views where they come as "(v b)"."""
+        return random.Draws(self.generator(purpose, device), rank=self.rank, world=self.world, n_views=n_views)
 
     def generator(self, purpose: str, device: torch.device) -> torch.Generator:
+        """The same stream as it is, equal on all processes: to draw for `of_all` clips and keep one's `own`."""
         return random.torch_generator(self.seed, purpose, self.step, self.micro, device=device)
+
+    def of_all(self, n_clips: int) -> int:
+        """Clips of the whole micro-batch, where each process has n_clips."""
+        return n_clips * self.world
+
+    def own(self, rows: Rows) -> Rows:
+        """This process's rows of something that has a row for each clip of the whole micro-batch."""
+        n_clips = len(rows) // self.world
+        return rows[self.rank * n_clips : (self.rank + 1) * n_clips]
 
 
 class DataSize(NamedTuple):

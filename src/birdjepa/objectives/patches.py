@@ -39,7 +39,7 @@ def augmented_frames(
     """Log power of each clip, altered, in the front end's unit before normalisation; whole patches only."""
     db = db_per_unit(encoder.front_end.config)
     levels = encoder.front_end.log_mel(batch.clips).unsqueeze(0) * db
-    altered = augment(levels, config, chance.generator("augment", levels.device))[0] / db
+    altered = augment(levels, config, chance.draws("augment", levels.device))[0] / db
     patch = encoder.config.patch.frames
     return altered[:, : altered.shape[1] // patch * patch]
 

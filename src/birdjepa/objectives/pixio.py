@@ -91,10 +91,11 @@ class Pixio(Objective):
         batch, n, _ = tokens.shape
         rows = encoder.config.n_rows
         generator = chance.generator("mask", tokens.device)
-        visible, hidden = visible_and_hidden(n // rows, rows, batch, config.block, config.share, generator)
+        drawn = visible_and_hidden(n // rows, rows, chance.of_all(batch), config.block, config.share, generator)
+        visible, hidden = map(chance.own, drawn)
         grid = encoder.grid(frames.shape[1]).expand(batch, -1, -1)
         seen_grid = take(grid, visible)
-        output = encoder.vit(take(tokens, visible), seen_grid, chance.generator("drop", tokens.device))
+        output = encoder.vit(take(tokens, visible), seen_grid, chance.draws("drop", tokens.device))
         predicted = self.decoder(output.cls, output.patches, seen_grid, take(grid, hidden))
         pooled = pool_seen(output, visible, n, encoder)
         share = torch.tensor(visible.shape[1] / n)

@@ -24,7 +24,7 @@ from birdjepa.models.heads import HeadConfig
 from birdjepa.models.patch import patchify
 from birdjepa.models.pool import pool
 from birdjepa.nn.regularised import RegularisedMaskingConfig
-from birdjepa.objectives.augment import AugmentConfig
+from birdjepa.objectives.augment import AugmentConfig, groups
 from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfig, ObjectiveOutput, Panel
 from birdjepa.objectives.patches import augmented_frames, panel
 
@@ -84,7 +84,7 @@ class Supervised(Objective):
         frames = augmented_frames(self.encoder, batch, self.config.augment, chance)
         tokens = patchify(self.encoder.front_end.normalise(frames), self.encoder.config.patch)
         grid = self.encoder.grid(frames.shape[1])[None]
-        output = self.encoder.vit(tokens, grid, chance.generator("drop", tokens.device), self.config.masking)
+        output = self.encoder.vit(tokens, grid, chance.draws("drop", tokens.device), self.config.masking)
         logits = self.head(output)
         loss = classification_loss(logits, wanted, self.config)
         terms = {"train_accuracy": hits(logits, wanted).mean().detach()}
@@ -111,12 +111,14 @@ def targets(batch: ClipBatch, *, is_multi_label: bool) -> Float[Tensor, "b c"]:
 def mixed_up(
     batch: ClipBatch, wanted: Float[Tensor, "b c"], config: SupervisedConfig, chance: Chance
 ) -> tuple[ClipBatch, Float[Tensor, "b c"]]:
-    """Each clip plus another one of the batch, sound weighted by a drawn share, and what is wanted then."""
+    """Each clip plus one of its group in the batch, sound weighted by a drawn share, and what is wanted then."""
     device = batch.clips.device
-    generator = chance.generator("mixup", device)
     numbers = random.generator(chance.seed, "mixup_share", chance.step, chance.micro)
-    share = torch.from_numpy(numbers.beta(config.mixup, config.mixup, size=(len(wanted), 1))).float().to(device)
-    other = torch.randperm(len(wanted), generator=generator, device=device)
+    shares = chance.own(numbers.beta(config.mixup, config.mixup, size=(chance.of_all(len(wanted)), 1)))
+    share = torch.from_numpy(shares).float().to(device)
+    order = chance.draws("mixup", device).uniform((len(wanted),), clips=0).argsort()
+    first, _ = groups(len(wanted), device)
+    other = order[first[order].argsort(stable=True)]  # a permutation within each group
     clips = share * batch.clips + (1 - share) * batch.clips[other]
     both = share * wanted + (1 - share) * wanted[other]
     if config.is_multi_label:

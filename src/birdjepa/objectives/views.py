@@ -1,7 +1,7 @@
 """Views: several augmented windows of each clip, cut and altered on its log-mel frames, batched on the device.
 
 One decode feeds all views. Windows of one recording differ in time; level, background, spectral balance and masks are
-drawn anew for each view. No flips: which way a sweep goes says who sings. Everything is drawn from one generator, so a
+drawn anew for each view. No flips: which way a sweep goes says who sings. Everything is drawn from one stream, so a
 batch's views can be made again.
 
 Axes: v views | b clips | s audio samples | t frames of a clip | w frames of a window | m mels | e embedding
@@ -15,10 +15,11 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from birdjepa.core.random import Draws
 from birdjepa.models.encoder import Encoder
 from birdjepa.models.patch import patchify
 from birdjepa.models.pool import pool
-from birdjepa.objectives.augment import AugmentConfig, augment, db_per_unit, uniform
+from birdjepa.objectives.augment import AugmentConfig, augment, db_per_unit
 from birdjepa.objectives.base import Chance, Panel
 
 
@@ -83,9 +84,9 @@ def draw_views(encoder: Encoder, clips: Float[Tensor, "b s"], config: ViewsConfi
         frames = front_end.log_mel(clips)
 
         def draw(purpose: str, n_views: int, seconds: float) -> Views:
-            generator, window = chance.generator(purpose, clips.device), window_frames(encoder, seconds)
+            draws, window = chance.draws(purpose, clips.device), window_frames(encoder, seconds)
             db = db_per_unit(front_end.config)
-            return make_views(frames, n_views, window, config, db=db, generator=generator)
+            return make_views(frames, n_views, window, config, db=db, draws=draws)
 
         global_views = draw("views_global", config.n_global, config.global_s)
         return ClipViews(global_views, draw("views_local", config.n_local, config.local_s))
@@ -112,7 +113,7 @@ def make_views(
     config: ViewsConfig,
     *,
     db: float,
-    generator: torch.Generator,
+    draws: Draws,
 ) -> Views:
     """n_views augmented windows of each clip.
 
@@ -121,11 +122,11 @@ def make_views(
     Raises:
       ValueError: if the clips are shorter than the window.
     """
-    start, span = _draw_windows(frames, n_views, window, config.stretch, generator)
+    start, span = _draw_windows(frames, n_views, window, config.stretch, draws)
     views = _resample_time(frames * db, start, span, window)
     if config.zoom != (1.0, 1.0):
-        views = _zoom(views, config.zoom, generator)
-    views = augment(views, config.augment, generator)
+        views = _zoom(views, config.zoom, draws)
+    views = augment(views, config.augment, draws)
     return Views(views / db, start, span)
 
 
@@ -134,7 +135,7 @@ def _draw_windows(
     n_views: int,
     window: int,
     stretch: tuple[float, float],
-    generator: torch.Generator,
+    draws: Draws,
 ) -> tuple[Int[Tensor, "v b"], Int[Tensor, "v b"]]:
     """First frame and length of each window in its clip; no window leaves the clip."""
     batch, n_frames, _ = frames.shape
@@ -143,9 +144,9 @@ def _draw_windows(
             f"a view of {window} frames does not fit into clips of {n_frames}: "
             "lengthen loader.clip_s or shorten the view"
         )
-    factor = uniform((n_views, batch), *stretch, frames, generator)
+    factor = draws.uniform((n_views, batch), *stretch, clips=1)
     span = (window * factor).round().clamp(1, n_frames).long()
-    place = torch.rand((n_views, batch), generator=generator, device=frames.device)
+    place = draws.uniform((n_views, batch), clips=1)
     return (place * (n_frames - span + 1)).long(), span
 
 
@@ -163,14 +164,12 @@ def _resample_time(
     return torch.lerp(frames[clip, first + low], frames[clip, first + (low + 1).minimum(last)], share)
 
 
-def _zoom(
-    views: Float[Tensor, "v b w m"], factors: tuple[float, float], generator: torch.Generator
-) -> Float[Tensor, "v b w m"]:
+def _zoom(views: Float[Tensor, "v b w m"], factors: tuple[float, float], draws: Draws) -> Float[Tensor, "v b w m"]:
     """Stretches or shrinks each view along the mel axis, at a random place; the outermost bands fill a margin."""
     n_views, batch, window, mels = views.shape
-    factor = uniform((n_views, batch, 1, 1), *factors, views, generator)
+    factor = draws.uniform((n_views, batch, 1, 1), *factors, clips=1)
     hidden = mels - mels / factor
-    offset = hidden * torch.rand((n_views, batch, 1, 1), generator=generator, device=views.device)
+    offset = hidden * draws.uniform((n_views, batch, 1, 1), clips=1)
     band = torch.arange(mels, device=views.device) + 0.5
     position = (offset + band / factor - 0.5).clamp(0, mels - 1)
     low = position.floor().long()
@@ -181,7 +180,7 @@ def _zoom(
 
 def _embed(encoder: Encoder, views: Float[Tensor, "v b w m"], chance: Chance, purpose: str) -> Float[Tensor, "v b e"]:
     frames = encoder.front_end.normalise(rearrange(views, "v b w m -> (v b) w m"))
-    drawn = chance.generator(purpose, frames.device)
+    drawn = chance.draws(purpose, frames.device, n_views=len(views))
     output = encoder.vit(patchify(frames, encoder.config.patch), encoder.grid(frames.shape[1])[None], drawn)
     pooled = pool(output, encoder.config.pooling, encoder.config.n_rows)
     return rearrange(pooled, "(v b) e -> v b e", v=len(views))

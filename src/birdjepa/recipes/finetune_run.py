@@ -28,14 +28,15 @@ from birdjepa.models.encoder import Encoder, load
 from birdjepa.models.heads import LinearHead
 from birdjepa.objectives.base import DataSize
 from birdjepa.objectives.supervised import Supervised
+from birdjepa.optim.groups import describe
 from birdjepa.recipes import finetune_score, run_folder
 from birdjepa.recipes.card import classifier_card
 from birdjepa.recipes.finetune_config import FinetuneConfig
 from birdjepa.recipes.finetune_data import Parts, split_parts
 from birdjepa.recipes.finetune_score import Validation
 from birdjepa.recipes.finetune_start import start_as_probe, unfreeze
-from birdjepa.recipes.pretrain import describe_groups
 from birdjepa.recipes.run_folder import Say
+from birdjepa.train.engine import SingleEngine
 from birdjepa.train.loop import Trainer, autocast_dtype, pick_device
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.state import TrainState
@@ -86,7 +87,7 @@ def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSi
         config.train,
         n_classes=len(clips.classes),
         seed=config.seed,
-        device=device,
+        engine=SingleEngine(device),
         keeps_best=True,
     )
     refused: Refused = {}
@@ -250,7 +251,7 @@ def _introduce(
     depth = len(state.objective.encoder.vit.blocks)
     learns = "all of it" if config.blocks == -1 else f"{config.blocks} of {depth} blocks"
     say(f"encoder: {config.encoder}, {learns} learns; head: {config.objective.head.form}, loss {config.objective.loss}")
-    for line in describe_groups(state):
+    for line in describe(state.optimiser):
         say(line)
     epochs = config.train.steps * config.train.batch_size / clips.order.epoch_length
     bf16 = autocast_dtype(config.train.precision, device)

@@ -29,6 +29,8 @@ from birdjepa.train.signals import StopSignal
 T = TypeVar("T")
 Say = Callable[[str], None]
 LOCK = ".lock"
+JOBS = "slurm"
+"""What a cluster's jobs for this run leave, from before it began."""
 _HALF_WRITTEN = re.compile(r"\..+\.(json|jsonl|csv|md|safetensors)\.[0-9a-f]{8}\.tmp")
 """What a killed process was writing (see core/files.py). The report's are left out: it is written without the lock."""
 
@@ -135,7 +137,7 @@ def read_refused(folder: Path) -> dict[str, Refusal]:
 
 def require_free(folder: Path, config: Any) -> None:
     """Refuses a folder that holds anything but what a start leaves that was killed before it had noted its
-    configuration; where it holds a run, says how that one differs.
+    configuration, and a cluster's jobs; where it holds a run, says how that one differs.
     """
     if not folder.exists() or (folder.is_dir() and all(map(_is_beginning, folder.iterdir()))):
         return
@@ -148,7 +150,7 @@ def require_free(folder: Path, config: Any) -> None:
 
 
 def _is_beginning(path: Path) -> bool:
-    return path.name in (LOCK, "provenance.json") or _HALF_WRITTEN.fullmatch(path.name) is not None
+    return path.name in (LOCK, JOBS, "provenance.json") or _HALF_WRITTEN.fullmatch(path.name) is not None
 
 
 @contextlib.contextmanager

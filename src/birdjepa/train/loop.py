@@ -6,19 +6,21 @@ weights, probe, judge, log, save. A checkpoint named step N holds the state afte
 
 import abc
 import contextlib
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from birdjepa.checkpoint import store
 from birdjepa.checkpoint.manifest import CheckpointError
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import Interrupted, UsageError, UserError
+from birdjepa.core.hardware import has_bf16
 from birdjepa.objectives.base import Chance
+from birdjepa.optim.clipping import clip_gradients
 from birdjepa.optim.schedules import ScheduleConfig, factor, weight_decay_factor
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.monitors import alarm, look
@@ -26,6 +28,7 @@ from birdjepa.train.progress import Progress
 from birdjepa.train.saving import Saves
 from birdjepa.train.sinks import Sinks
 from birdjepa.train.state import TrainState
+from birdjepa.train.timing import Stopwatch
 from birdjepa.train.watchdog import Watchdog
 
 Batches = Callable[[int, int], Generator[ClipBatch, None, None]]
@@ -91,8 +94,11 @@ class Trainer:
         self.max_refused = max_refused
         self.verb = verb
         """Which command resumes the run."""
-        self.device = next(state.objective.parameters()).device
+        self.engine = state.engine
+        self.device = state.engine.device
         self.autocast = autocast_dtype(config.precision, self.device)
+        self.timing = Stopwatch(self.device)
+        """Parts: data, loop, forward (and views, where a profile marks them), backward, optimiser, watch, log, save."""
         self._saved_step = state.step
 
     def run(
@@ -121,6 +127,7 @@ class Trainer:
             Watchdog(self.folder, say) as watchdog,  # outside the feed: ending its workers may be what hangs
             contextlib.closing(batches(start * config.accumulate, config.steps * config.accumulate)) as feed,
         ):
+            self.timing.restart()
             if judge and start == 0 and (seen := judge.judge()):
                 sinks.write({"step": 0, **seen})
             while not self.is_over(judge):
@@ -132,59 +139,69 @@ class Trainer:
                     )
                 began = time.perf_counter()
                 micro_batches = [next(feed) for _ in range(config.accumulate)]
+                self.timing.mark("data")
                 watchdog.start()
                 update = self.update(micro_batches)
                 row = self.watch(update, time.perf_counter() - began)
                 watchdog.step_done()
                 with watchdog.patient():
                     judged = judge.judge() if judge else {}
+                self.timing.mark("watch")
                 logged = state.step % config.log_every == 0 or state.step in (1, config.steps)
                 if logged or judged or self.is_watched():
-                    sinks.write({**row, **judged})
+                    sinks.write({**row, **judged, "data_wait": self.timing.share("data")})
                 if "alarm" in row:
                     say(f"step {state.step}: {row['alarm']}")
                 progress.advance(state.step, update.loss)
+                self.timing.mark("log")
                 is_over = self.is_over(judge)
                 if state.step % config.checkpoint_every == 0 or is_over:
                     with watchdog.patient():
                         (saves.now if is_over else saves.soon)(lambda: self.keep(sinks))
+                    self.timing.mark("save")
 
     def update(self, batches: list[ClipBatch]) -> Update:
         """One optimiser step over its micro-batches."""
-        state, config = self.state, self.config
+        state, config, engine = self.state, self.config, self.engine
         scale = factor(state.step, config.steps, self.schedule)
         decay = weight_decay_factor(state.step, config.steps, self.schedule)
         for group in state.optimiser.param_groups:
             group["lr"] = state.optimiser.defaults["lr"] * group["rate"] * scale
             group["weight_decay"] = group["full_weight_decay"] * decay
-        state.optimiser.zero_grad(set_to_none=True)
+        engine.zero_grad()
         buffers = {name: buffer.clone() for name, buffer in state.objective.named_buffers()}
         losses, terms, embeddings = [], [], []
+        self.timing.mark("loop")
         for micro, batch in enumerate(batches):
+            last = micro == len(batches) - 1
             with self.precision():
-                output = state.objective(batch.move(self.device), self.chance(micro))
-            (output.loss / len(batches)).backward()
+                output = engine.forward(batch.move(self.device), self.chance(micro), last=last)
+            self.timing.mark("forward")
+            engine.backward(output.loss / len(batches), last=last)
+            self.timing.mark("backward")
             losses.append(float(output.loss.detach()))
             terms.append({name: float(value) for name, value in output.terms.items()})
             embeddings.append(output.watched)
-        norm = nn.utils.clip_grad_norm_(state.objective.parameters(), config.clip_norm or float("inf"))
+        norm = engine.clip(config.clip_norm, config.clip_by)
         loss = sum(losses) / len(losses)
-        if not (torch.isfinite(norm) and abs(loss) < float("inf")):
+        if not (math.isfinite(norm) and math.isfinite(loss)):
             for name, buffer in state.objective.named_buffers():
                 buffer.copy_(buffers[name])  # batch norms have seen the bad batch
-            self.stop_non_finite(loss, float(norm), batches)
+            self.stop_non_finite(loss, norm, batches)
         self.count_refused(batches)
-        state.optimiser.step()
-        state.objective.after_update(self.chance())
+        engine.step()
+        with engine.opened():
+            state.objective.after_update(self.chance())
+            if state.ema:
+                state.ema.update(state.objective.encoder)
         state.step += 1
-        if state.ema:
-            state.ema.update(state.objective.encoder)
+        self.timing.mark("optimiser")
         means = {name: sum(each[name] for each in terms) / len(terms) for name in terms[0]}
-        return Update(loss, float(norm), means, batches, torch.cat(embeddings))
+        return Update(loss, norm, means, batches, torch.cat(embeddings))
 
     def chance(self, micro: int = 0) -> Chance:
         """Chance of the step in hand."""
-        return Chance(self.seed, self.state.step, self.config.steps, micro)
+        return Chance(self.seed, self.state.step, self.schedule.planned(self.config.steps), micro)
 
     def watch(self, update: Update, seconds: float) -> dict[str, Any]:
         """The step's row: loss and terms, the probe, and now and then the monitors."""
@@ -272,15 +289,6 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
     return torch.bfloat16 if precision == "bf16" else None
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 products are faster than float32 ones on the device: it has instructions for them."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return False
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,4 +1,7 @@
-"""Stop signals: the first one asks the loop to save and end, a second one ends at once.
+"""Stop signals: the first one asks the loop to save and end, Ctrl-C after it ends at once.
+
+Others that follow change nothing: a scheduler sends several (before the time limit, at it, to a job and to each of its
+processes), and none of them must end a save under way. For the impatient there is SIGKILL.
 
 Imports nothing heavy, so that the command line can listen before torch is there.
 """
@@ -37,7 +40,8 @@ class StopSignal:
         return self.received is not None
 
     def _handle(self, number: int, _: types.FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received = signal.Signals(number)
+        elif number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.received = signal.Signals(number)

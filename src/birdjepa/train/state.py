@@ -1,24 +1,37 @@
 """Everything that training changes, as flat named tensors and a small JSON table: what a checkpoint holds.
 
-There is no random state and no data position: both are pure functions of the step.
+There is no random state and no data position: both are pure functions of the step. What an engine has cut up is whole
+here, under names that no engine changes.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from birdjepa.checkpoint.store import Checkpoint
 from birdjepa.core.batch import Refusal
 from birdjepa.core.errors import UserError
 from birdjepa.objectives.base import Objective
+from birdjepa.optim import AnyOptimiser
 from birdjepa.optim.ema import Ema
-from birdjepa.optim.groups import AdamWConfig
+from birdjepa.optim.mup import WidthRates
 from birdjepa.train.best import Best
 from birdjepa.train.config import TrainConfig
+from birdjepa.train.engine import Engine
 from birdjepa.train.monitors import EmbeddingBank
 from birdjepa.train.probe import OnlineProbe
+
+
+class Held(NamedTuple):
+    """A tensor of the state, however it is kept."""
+
+    read: Callable[[], Tensor]
+    """All of it."""
+    write: Callable[[Tensor], object]
+    """Gives it the values of a whole one."""
 
 
 class TrainState:
@@ -29,21 +42,24 @@ class TrainState:
     def __init__(
         self,
         objective: Objective,
-        optimiser: AdamWConfig,
+        optimiser: AnyOptimiser,
         config: TrainConfig,
         *,
         n_classes: int,
         seed: int,
-        device: torch.device,
+        engine: Engine,
         keeps_best: bool = False,
+        width_rates: WidthRates | None = None,
     ) -> None:
-        self.objective = objective.to(device).train()
-        self.optimiser = optimiser.build(self.objective)
+        self.engine = engine
+        self.objective = objective.train()
+        engine.place(self.objective)
+        self.optimiser = optimiser.build(self.objective, width_rates)
         self.ema = Ema(objective.encoder, config.ema_decay) if config.ema_decay else None
         width = objective.encoder.config.embedding_width
         watched = config.probe.enabled and n_classes > 1
-        self.probe = OnlineProbe(config.probe, width, n_classes, seed, device) if watched else None
-        self.bank = EmbeddingBank(config.monitor.bank, width, device)
+        self.probe = OnlineProbe(config.probe, width, n_classes, seed, engine.device) if watched else None
+        self.bank = EmbeddingBank(config.monitor.bank, width, engine.device)
         self.best = Best(self.objective.state_dict()) if keeps_best else None
         self.refused: dict[str, Refusal] = {}
         """One refusal of each recording that could not be read."""
@@ -51,11 +67,14 @@ class TrainState:
         """Examples that could not be read; a recording may count several times."""
         self.step = 0
         """Updates done."""
-        self._make_moments()
+        self._moments = [
+            (parameter, list(self.optimiser.state[parameter])) for parameter in _parameters(self.optimiser)
+        ]
+        engine.adopt(self.objective, self.optimiser)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state under a unique name."""
-        return dict(self._parts())
+        """Every tensor of the state under a unique name, whole. All processes ask together."""
+        return {name: held.read() for name, held in self._held()}
 
     def meta(self) -> dict[str, Any]:
         """What is not a tensor."""
@@ -69,16 +88,15 @@ class TrainState:
         Raises:
           UserError: if the checkpoint's tensors are not exactly those of this state.
         """
-        own = self.tensors()
-        here, there = ({(name, tensor.shape) for name, tensor in held.items()} for held in (own, checkpoint.tensors))
-        if here != there:
-            odd = sorted({name for name, _ in here ^ there})
+        own = {name: tensor.shape for name, tensor in self.tensors().items()}
+        odd = sorted(own.items() ^ {(name, tensor.shape) for name, tensor in checkpoint.tensors.items()})
+        if odd:
+            n_odd = len({name for name, _ in odd})
             raise UserError(
-                f"{checkpoint.path}: does not fit this configuration; {len(odd)} tensors differ, the first is {odd[0]}"
+                f"{checkpoint.path}: does not fit this configuration; {n_odd} tensors differ, the first is {odd[0][0]}"
             )
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(checkpoint.tensors[name])
+        for name, held in self._held():
+            held.write(checkpoint.tensors[name])
         self.bank.n_seen = int(checkpoint.meta["bank_seen"])
         self.n_refused = int(checkpoint.meta["n_refused"])
         self.refused = {path: Refusal(path, offset_s, reason) for path, offset_s, reason in checkpoint.meta["refused"]}
@@ -88,41 +106,46 @@ class TrainState:
 
     def exported_encoder(self) -> dict[str, Tensor]:
         """Weights to export: those averaged by train.ema_decay where there are any, else what the objective exports."""
-        return self.ema.state_dict() if self.ema else self.objective.exported.state_dict()
+        weights = self.ema.state_dict() if self.ema else self.objective.exported.state_dict()
+        return {name: self.engine.read(tensor) for name, tensor in weights.items()}
 
-    def _parts(self) -> Iterator[tuple[str, Tensor]]:
-        yield from _named("objective", self.objective.state_dict())
-        yield from _optimiser_tensors("optimiser", self.optimiser)
+    def _held(self) -> Iterator[tuple[str, Held]]:
+        yield from self._cut_up("objective", self.objective.state_dict(keep_vars=True))
+        for number, (parameter, names) in enumerate(self._moments):
+            for name in names:
+                yield f"optimiser.{number}.{name}", self._moment(parameter, name)
         if self.ema:
-            yield from _named("ema", self.ema.state_dict())
+            yield from self._cut_up("ema", self.ema.state_dict())
         if self.probe:
-            yield from _named("probe", self.probe.module.state_dict())
-            yield from _optimiser_tensors("probe_optimiser", self.probe.optimiser)
-        yield from _named("bank", self.bank.state_dict())
+            yield from _plain("probe", self.probe.module.state_dict())
+            for number, parameter in enumerate(_parameters(self.probe.optimiser)):
+                yield from _plain(f"probe_optimiser.{number}", self.probe.optimiser.state[parameter])
+        yield from _plain("bank", self.bank.state_dict())
         if self.best:
-            yield from _named("best", self.best.weights)
+            yield from _plain("best", self.best.weights)
 
-    def _make_moments(self) -> None:
-        """Makes the moments that torch's optimisers would make at their first step, so that every state has them."""
-        optimisers = [self.optimiser, *([self.probe.optimiser] if self.probe else [])]
-        for optimiser in optimisers:
-            for group in optimiser.param_groups:
-                for parameter in group["params"]:
-                    optimiser.state[parameter] = {
-                        "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                        "exp_avg": torch.zeros_like(parameter),
-                        "exp_avg_sq": torch.zeros_like(parameter),
-                    }
+    def _cut_up(self, prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Held]]:
+        """Tensors that the engine may have cut up."""
+        for name, tensor in tensors.items():
+            yield (
+                f"{prefix}.{name}",
+                Held(functools.partial(self.engine.read, tensor), functools.partial(self.engine.write, tensor)),
+            )
+
+    def _moment(self, parameter: nn.Parameter, name: str) -> Held:
+        """A moment or counter of the optimiser, known by the parameter's position, which the parameter table fixes."""
+        engine = self.engine
+        return Held(
+            functools.partial(engine.read_moment, parameter, name),
+            functools.partial(engine.write_moment, parameter, name),
+        )
 
 
-def _named(prefix: str, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in state.items():
-        yield f"{prefix}.{name}", tensor
+def _plain(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Held]]:
+    """Tensors that every process holds whole."""
+    for name, tensor in tensors.items():
+        yield f"{prefix}.{name}", Held(tensor.detach, tensor.detach().copy_)
 
 
-def _optimiser_tensors(prefix: str, optimiser: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """Moments and counters by position of the parameter, which the parameter table fixes."""
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    for number, parameter in enumerate(parameters):
-        for name, value in optimiser.state[parameter].items():
-            yield f"{prefix}.{number}.{name}", value
+def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
