@@ -190,7 +190,8 @@ def newest(run: Path) -> int:
 def no_nonsense(attempt: Attempt, code: int, *, restored: int = 0) -> list[str]:
     """No traceback, no damage told, and no start from zero where there is a checkpoint."""
     said = attempt.said()
-    wrong = [f"said: {word}" for word in ("Traceback", "damaged checkpoint", "another process") if word in said]
+    wrong = [f"said: {word}" for word in ("damaged checkpoint", "another process") if word in said]
+    wrong += [f"traceback: {said.strip()[-300:]}"] if "Traceback" in said else []
     if restored and attempt.entered("step") and f"going on from step {restored} of" not in said:
         wrong.append(f"did not go on from step {restored}")
     return wrong + ([f"ended with {code}"] if code == 2 else [])
