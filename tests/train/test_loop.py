@@ -101,7 +101,7 @@ def test_accumulated_gradients_are_the_mean_over_micro_batches(songs, tmp_path):
             assert torch.allclose(parameter.grad, (parts[0][name] + parts[1][name]) / 2, atol=1e-6), name
     total = sum(((parts[0][name] + parts[1][name]) / 2).square().sum() for name in parts[0])
     assert update.grad_norm == pytest.approx(float(total) ** 0.5, rel=1e-4)
-    assert update.embedding.shape == (4, 128)
+    assert update.heard.embedding.shape == (4, 128)
 
 
 def test_gradients_are_clipped(songs, tmp_path):

@@ -44,6 +44,10 @@ exit codes: 0 done, 1 failed, 2 usage, 3 finished but some inputs were refused (
 """
 
 
+_RANK = os.environ.get("RANK", "0")
+"""Number of this process among those that torchrun started."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -58,12 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] not in VERBS:
         tell(f"{arguments[0]!r} is not a verb; there are {', '.join(VERBS)}")
         return EXIT_USAGE
+    if arguments[0] != "pretrain" and os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ:
+        tell(f"{arguments[0]} is one process: start it without torchrun")
+        return EXIT_USAGE
     try:
         use_node_disk(os.environ, tell)
         with StopSignal() if arguments[0] in TRAIN else contextlib.nullcontext():
             return importlib.import_module(f"birdjepa.cli.{arguments[0]}").run(arguments[1:])
     except UserError as error:
-        tell(str(error))
+        if not error.everywhere or _RANK == "0":
+            tell(str(error))
         return error.exit_code
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - whoever read our output has gone; Python flushes at exit
@@ -80,4 +88,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def tell(text: str) -> None:
     """One line to the terminal's error stream, where progress goes too; results go to standard output."""
-    print(f"birdjepa: {text}", file=sys.stderr, flush=True)
+    process = "" if _RANK == "0" else f"process {_RANK}: "
+    print(f"birdjepa: {process}{text}", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 `--fork RUN --at-step N --cooldown N [--out RUN]`; each of them with `--slurm`.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
 from birdjepa.cli.runs import done, layered, named, resumed, take
 from birdjepa.cli.slurm import clustered, submitted
-from birdjepa.core.errors import EXIT_DONE, UsageError
+from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
+from birdjepa.core.processes import asked
 from birdjepa.optim import OPTIMISERS
 from birdjepa.recipes import pretrain, slurm
 from birdjepa.recipes.config import PretrainConfig
@@ -24,16 +26,21 @@ DESCRIPTION = (
     "FILE, a saved config.json or TOML laid over the recipe), go on with a stopped run (--resume RUN), or end one in a "
     "decay of its own (--fork RUN --at-step N --cooldown N [--out RUN]). --optim muon chooses another optimiser. Every "
     "setting below can be given; the run folder keeps the whole configuration. With --slurm it runs as a cluster job "
-    "(birdjepa pretrain --slurm --help)."
+    "(birdjepa pretrain --slurm --help), with several processes by torchrun --nproc-per-node 4 -m birdjepa pretrain "
+    "... --engine ddp."
 )
+ENGINE = "--train.engine"
 
 
 def run(argv: Sequence[str]) -> int:
     rest, cluster = clustered(argv, prog="birdjepa pretrain")
+    rest, engine = engine_to_resume_with(rest)
     rest, folder = ([], _fork(rest)) if _is_fork(rest) else resumed(rest)
     if cluster is not None:
         return submit(rest, folder, cluster)
-    result = pretrain.resume(folder, tell) if folder else pretrain.start(configure(rest), tell)
+    result = pretrain.resume(folder, tell, engine=engine) if folder else pretrain.start(configure(rest), tell)
+    if not asked().is_first:
+        return EXIT_PARTIAL if result.refused else EXIT_DONE
     if result.config.report:
         report(result.folder, ReportConfig(), tell)
     print(result.folder / "encoder")
@@ -56,8 +63,19 @@ def _is_fork(argv: Sequence[str]) -> bool:
 
 
 def _fork(argv: Sequence[str]) -> Path:
+    if asked().world > 1:
+        raise UsageError("--fork makes a run folder, with one process: fork first, then --resume it with several")
     told = "Leaves a run at one of its checkpoints and ends it in a decay of its own, in a new run folder."
     return fork(parse(ForkArguments, argv, prog="birdjepa pretrain --fork RUN", description=told), tell)
+
+
+def engine_to_resume_with(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """The arguments, --engine in them written out, and the engine that goes on with a run: the one setting that
+    --resume takes, for it changes who computes and not what.
+    """
+    given = [re.sub(r"^--engine(?==|$)", ENGINE, argument) for argument in argv]
+    resumes = any(re.match(r"--resume(=|$)", argument) for argument in given)
+    return take(given, ENGINE) if resumes else (given, None)
 
 
 def configure(argv: Sequence[str]) -> PretrainConfig:

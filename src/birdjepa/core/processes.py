@@ -100,7 +100,7 @@ class Processes:
         """What `act` returns here, once it has succeeded everywhere.
 
         Raises:
-          UserError: its own, or that of another process.
+          UserError: that of the first process that has one.
         """
         if self.world == 1:
             return act()
@@ -110,11 +110,9 @@ class Processes:
         except UserError as error:
             own = error
         if self.any(own is not None):
-            texts = self.objects(None if own is None else (str(own), own.exit_code))
-            if own is not None:
-                raise own
-            [(rank, text), *_] = [(rank, text) for rank, text in enumerate(texts) if text]
-            raise _of_another(rank, *text)
+            told = self.objects(None if own is None else (str(own), own.exit_code))
+            [(rank, text), *_] = [(rank, text) for rank, text in enumerate(told) if text]
+            raise _everywhere(own) if own is not None and rank == self.rank else _of_another(rank, *text)
         return result  # pyright: ignore[reportReturnType] - there was no error
 
     def hand_out(self, tensors: dict[str, Tensor] | None) -> dict[str, Tensor]:
@@ -150,6 +148,10 @@ class Processes:
                 )
 
 
+ALONE = Processes()
+"""One process, connected to none."""
+
+
 def asked() -> Processes:
     """What torchrun says in the environment; one process where it says nothing.
 
@@ -157,7 +159,7 @@ def asked() -> Processes:
       UsageError: if what it says makes no sense.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return Processes()
+        return ALONE
     rank, local = os.environ["RANK"], os.environ.get("LOCAL_RANK", os.environ["RANK"])
     world = os.environ["WORLD_SIZE"]
     if not (rank.isdecimal() and local.isdecimal() and world.isdecimal() and int(rank) < int(world)):
@@ -205,7 +207,7 @@ def joined(device: torch.device) -> Generator[Processes, None, None]:
             ) from error
         raise
     finally:
-        _HERE = Processes()
+        _HERE = ALONE
     distributed.destroy_process_group()
 
 
@@ -236,7 +238,7 @@ def require_exchange(device: torch.device) -> None:
             )
 
 
-_HERE = Processes()
+_HERE = ALONE
 
 
 def _distributed() -> Any:
@@ -251,7 +253,7 @@ def _everywhere(error: UserError) -> UserError:
 
 
 def _of_another(rank: int, text: str, exit_code: int) -> UserError:
-    error = _everywhere(UserError(f"process {rank}: {text}"))
+    error = _everywhere(UserError(f"process {rank}: {text}" if rank else text))
     error.exit_code = exit_code
     return error
 

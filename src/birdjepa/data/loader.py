@@ -73,7 +73,10 @@ class LoaderConfig:
 
 
 class Clips(Dataset[ClipBatch | UserError]):
-    """Batch number -> batch. Pure in (seed, number), and cheap to send to a worker."""
+    """Batch number -> batch, or this process's clips of it. Pure in (seed, number), and cheap to send to a worker.
+
+    With several processes a batch is cut into as many parts of equal length, by its order: no clip comes twice.
+    """
 
     def __init__(
         self,
@@ -84,11 +87,16 @@ class Clips(Dataset[ClipBatch | UserError]):
         sampling_rate: int,
         batch_size: int,
         seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
+        if batch_size % world:
+            raise ValueError(f"batch_size={batch_size} clips must be a multiple of the {world} processes")
         self.config = config
         self.sampling_rate = sampling_rate
         self.batch_size = batch_size
         self.seed = seed
+        self.rank, self.world = rank, world
         whole = config.examples == "recordings"
         self.sources = [source.recordings() if whole else source for source in sources]
         self.classes = sorted({label for source in self.sources for row in labels_of(source) for label in row})
@@ -108,13 +116,15 @@ class Clips(Dataset[ClipBatch | UserError]):
             return error
 
     def batch(self, number: int) -> ClipBatch:
-        """Batch of a number (0, 1, 2, ... without end).
+        """This process's clips of the batch of a number (0, 1, 2, ... without end).
 
         Raises:
           UserError: if an example and all its substitutes cannot be read.
         """
         refused: list[Refusal] = []
-        positions = range(number * self.batch_size, (number + 1) * self.batch_size)
+        n_own = self.batch_size // self.world
+        first = number * self.batch_size + self.rank * n_own
+        positions = range(first, first + n_own)
         read = [self._read(position, refused) for position in positions]
         visits = [visit for visit, _ in read]
         labels = torch.zeros(len(visits), len(self.classes), dtype=torch.bool)

@@ -60,6 +60,10 @@ class AjepaConfig(ObjectiveConfig):
         if not 0 <= self.momentum[0] <= self.momentum[1] <= 1:
             raise ValueError(f"momentum must ascend within [0, 1], got {self.momentum[0]}, {self.momentum[1]}")
 
+    @property
+    def mixes(self) -> bool:
+        return self.augment.mix_probability > 0
+
     def build(self, encoder: Encoder, seed: int, data: DataSize) -> "Ajepa":
         return Ajepa(self, encoder, seed)
 

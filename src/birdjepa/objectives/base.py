@@ -125,6 +125,11 @@ class ObjectiveConfig(abc.ABC):
     needs_labels = False
     """Whether it can only learn from labelled rows."""
 
+    @property
+    def mixes(self) -> bool:
+        """Whether clips of a batch are mixed with each other, within groups of `augment.GROUP`."""
+        return False
+
     @abc.abstractmethod
     def build(self, encoder: Encoder, seed: int, data: DataSize) -> Objective:
         """The objective around an encoder, everything else at its initial values from the seed."""

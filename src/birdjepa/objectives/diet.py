@@ -27,6 +27,10 @@ class DietConfig(ObjectiveConfig):
     views: ViewsConfig = ViewsConfig()
     head: SourceHeadConfig = SourceHeadConfig()
 
+    @property
+    def mixes(self) -> bool:
+        return self.views.augment.mix_probability > 0
+
     def build(self, encoder: Encoder, seed: int, data: DataSize) -> "Diet":
         return Diet(self, encoder, seed, data)
 

@@ -38,6 +38,10 @@ class LejepaConfig(ObjectiveConfig):
         if not 0 < self.weight < 1:
             raise ValueError(f"weight must be in (0, 1), got {self.weight}")
 
+    @property
+    def mixes(self) -> bool:
+        return self.views.augment.mix_probability > 0
+
     def build(self, encoder: Encoder, seed: int, data: DataSize) -> "Lejepa":
         return Lejepa(self, encoder, seed)
 

@@ -45,6 +45,10 @@ class PixioConfig(ObjectiveConfig):
         if not 0 < self.share < 1 or min(self.block) < 1:
             raise ValueError(f"need 0 < share < 1 and blocks of at least 1 x 1 patches, got {self.share}, {self.block}")
 
+    @property
+    def mixes(self) -> bool:
+        return self.augment.mix_probability > 0
+
     def build(self, encoder: Encoder, seed: int, data: DataSize) -> "Pixio":
         return Pixio(self, encoder, seed)
 

@@ -65,6 +65,10 @@ class SupervisedConfig(ObjectiveConfig):
     def is_multi_label(self) -> bool:
         return self.loss != "softmax"
 
+    @property
+    def mixes(self) -> bool:
+        return self.augment.mix_probability > 0 or self.mixup > 0
+
     def build(self, encoder: Encoder, seed: int, data: DataSize) -> "Supervised":
         return Supervised(self, encoder, seed, data)
 

@@ -14,6 +14,7 @@ from birdjepa.models.pool import Pooling
 from birdjepa.models.vit import VitConfig
 from birdjepa.objectives import AnyObjective
 from birdjepa.objectives.added import AddedConfig
+from birdjepa.objectives.augment import GROUP
 from birdjepa.objectives.lejepa import LejepaConfig
 from birdjepa.optim import AnyOptimiser
 from birdjepa.optim.groups import AdamWConfig
@@ -99,6 +100,28 @@ class PretrainConfig:
             )
         size = f"{self.mup_base_width}x{depth}x{base}"
         return dataclasses.replace(self, encoder=dataclasses.replace(self.encoder, size=size))
+
+    def require_shares(self, world: int) -> None:
+        """What must hold where several processes share each batch.
+
+        Raises:
+          UsageError: naming the fields that do not fit.
+        """
+        train = self.train
+        if world == 1:
+            return
+        if train.batch_size % (train.accumulate * world):
+            raise UsageError(
+                f"train.batch-size={train.batch_size} must be a multiple of train.accumulate={train.accumulate} times "
+                f"the {world} processes"
+            )
+        n_own = train.micro_batch // world
+        if self.objective.mixes and n_own % GROUP:
+            raise UsageError(
+                f"objective {self.objective.name} mixes clips in groups of {GROUP}, and each of the {world} processes "
+                f"has {n_own} of a micro-batch: set train.batch-size to a multiple of "
+                f"{GROUP * world * train.accumulate}, or do not mix (mix-probability, mixup)"
+            )
 
     def encoder_config(self) -> EncoderConfig:
         """The exported encoder's own configuration."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from birdjepa.audio.clips import ClipConfig
+from birdjepa.core import processes
 from birdjepa.core.errors import UsageError
 from birdjepa.data.loader import LoaderConfig
 from birdjepa.data.sources import ColumnConfig
@@ -92,6 +93,8 @@ class FinetuneConfig:
             raise UsageError("--data is missing: give a manifest with a label column, or synth")
         if self.test and not self.folds:
             raise UsageError(f"--test {self.test} needs --folds COLUMN, the column that it is a value of")
+        if self.train.engine != "single" or processes.asked().world > 1:
+            raise UsageError("fine-tuning is one process: leave train.engine=single, and start it without torchrun")
         if self.train.ema_decay:
             raise UsageError("train.ema_decay averages the encoder and not its head: leave it 0 for fine-tuning")
         if self.start == "probe" and self.objective.head.form not in LINEAR_HEADS:

@@ -14,7 +14,6 @@ import torch
 
 from birdjepa.benchmark.evaluate import Score
 from birdjepa.benchmark.multilabel import MultiLabelScore
-from birdjepa.checkpoint import store
 from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.batch import Refusal
@@ -91,7 +90,7 @@ def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSi
         keeps_best=True,
     )
     refused: Refused = {}
-    found = store.latest(folder / "checkpoints", warn=say)
+    found = run_folder.newest(folder, say)
     if found:
         state.restore(found)
         say(f"going on from step {state.step} of {config.train.steps}")

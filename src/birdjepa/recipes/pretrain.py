@@ -1,15 +1,18 @@
 """The main job: recordings in, a pretrained encoder out, in a run folder that can be stopped and resumed any time."""
 
+import contextlib
 import dataclasses
+from collections.abc import Generator
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from birdjepa.checkpoint import store
 from birdjepa.core import config as configs
+from birdjepa.core import processes
 from birdjepa.core.batch import Refusal
 from birdjepa.core.errors import UsageError
+from birdjepa.core.processes import Processes
 from birdjepa.core.provenance import provenance
 from birdjepa.data.loader import Clips, labels_of
 from birdjepa.data.sources import Manifest, open_data, split_weight
@@ -22,7 +25,7 @@ from birdjepa.recipes import run_folder
 from birdjepa.recipes.card import model_card
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.run_folder import Say
-from birdjepa.train.engine import SingleEngine
+from birdjepa.train.engines import make_engine
 from birdjepa.train.loop import Trainer, autocast_dtype, pick_device
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.sinks import require_extras
@@ -48,27 +51,55 @@ def start(config: PretrainConfig, say: Say) -> PretrainResult:
     config.check()
     require_extras(config.train.sinks)
     folder = config.out
-    run_folder.require_free(folder, config)
-    sources = open_sources(config)
-    with run_folder.only_one(folder), StopSignal() as signal:
-        run_folder.require_free(folder, config)
-        clips = make_clips(config, sources)
-        run_folder.begin(folder, config, run_folder.origin(config.train.threads, sources))
-        return _run(config, clips, folder, signal, say)
+    with _connected(config) as (device, own), StopSignal() as signal:
+        say = say if own.is_first else _silence
+        own.first(lambda: run_folder.require_free(folder, config))
+        sources = own.together(lambda: open_sources(config))
+        with run_folder.only_one(folder):
+            own.first(lambda: run_folder.require_free(folder, config))
+            clips = own.together(lambda: make_clips(config, sources))
+            found = run_folder.origin(config.train.threads, sources)
+            own.first(lambda: run_folder.begin(folder, config, found))
+            return _run(config, clips, folder, device, signal, say)
 
 
-def resume(folder: Path, say: Say) -> PretrainResult:
+def resume(folder: Path, say: Say, *, engine: str | None = None) -> PretrainResult:
     """Goes on with a run from its newest intact checkpoint, or from the beginning if it was stopped before the first.
+
+    Another engine or number of processes than before may do so: engine, where one is given, takes the place of the
+    configuration's.
 
     Raises:
       UsageError: if there is no run, or the data has changed since it began.
       Interrupted, UserError: as `Trainer.run`.
     """
     config = run_folder.read_config(PretrainConfig, folder)
-    with run_folder.only_one(folder), StopSignal() as signal:
-        sources = open_sources(config)
+    if engine:
+        config = dataclasses.replace(config, train=configs.overlay(config.train, {"engine": engine}, where="--engine"))
+    with _connected(config) as (device, own), run_folder.only_one(folder), StopSignal() as signal:
+        say = say if own.is_first else _silence
+        sources = own.together(lambda: open_sources(config))
         run_folder.compare_origin(folder, run_folder.origin(config.train.threads, sources), say)
-        return _run(config, make_clips(config, sources), folder, signal, say)
+        clips = own.together(lambda: make_clips(config, sources))
+        return _run(config, clips, folder, device, signal, say)
+
+
+@contextlib.contextmanager
+def _connected(config: PretrainConfig) -> Generator[tuple[torch.device, Processes], None, None]:
+    """This process's device, and the processes of the run.
+
+    Raises:
+      UsageError: if the batch cannot be shared out among them.
+    """
+    asked = processes.asked()
+    config.require_shares(asked.world)
+    device = pick_device(config.train.device, asked)
+    with processes.joined(device) as own:
+        yield device, own
+
+
+def _silence(_: str) -> None:
+    """What processes say that are not the first."""
 
 
 def open_sources(config: PretrainConfig) -> list[Manifest]:
@@ -181,11 +212,14 @@ def make_clips(config: PretrainConfig, sources: list[Manifest]) -> Clips:
         sampling_rate=config.front_end.sampling_rate,
         batch_size=config.train.micro_batch,
         seed=config.seed,
+        rank=processes.here().rank,
+        world=processes.here().world,
     )
 
 
-def _run(config: PretrainConfig, clips: Clips, folder: Path, signal: StopSignal, say: Say) -> PretrainResult:
-    device = pick_device(config.train.device)
+def _run(
+    config: PretrainConfig, clips: Clips, folder: Path, device: torch.device, signal: StopSignal, say: Say
+) -> PretrainResult:
     encoder = config.encoder_config().build().initialise(config.seed)
     objective = make_objective(config, encoder, clips)
     n_classes = len(clips.classes)
@@ -195,10 +229,10 @@ def _run(config: PretrainConfig, clips: Clips, folder: Path, signal: StopSignal,
         config.train,
         n_classes=n_classes,
         seed=config.seed,
-        engine=SingleEngine(device),
+        engine=make_engine(config.train.engine, device),
         width_rates=width_rates(config, objective, clips),
     )
-    found = store.latest(folder / "checkpoints", warn=say)
+    found = run_folder.newest(folder, say)
     if found:
         state.restore(found)
         say(f"going on from step {state.step} of {config.train.steps}")
@@ -215,10 +249,15 @@ def _run(config: PretrainConfig, clips: Clips, folder: Path, signal: StopSignal,
 
 def export(config: PretrainConfig, state: TrainState, folder: Path, n_recordings: int) -> Path:
     """Writes the run's encoder folder."""
-    encoder = config.encoder_config().build()
-    encoder.load_state_dict(state.exported_encoder())
-    origin = {**provenance(), "run_hash": configs.fingerprint(config), "seed": config.seed, "steps": state.step}
-    return encoder.save(folder / "encoder", card=model_card(config, encoder, n_recordings), provenance=origin)
+    weights = state.exported_encoder()
+
+    def write() -> Path:
+        encoder = config.encoder_config().build()
+        encoder.load_state_dict(weights)
+        origin = {**provenance(), "run_hash": configs.fingerprint(config), "seed": config.seed, "steps": state.step}
+        return encoder.save(folder / "encoder", card=model_card(config, encoder, n_recordings), provenance=origin)
+
+    return state.engine.processes.first(write)
 
 
 def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: torch.device, say: Say) -> None:
@@ -240,9 +279,14 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
         say(line)
     say(
         f"run {configs.fingerprint(config)}: {config.train.steps} steps of {config.train.batch_size} clips, "
-        f"seed {config.seed}, {device}, {'bf16' if precision else 'fp32'}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}"
+        f"seed {config.seed}, {_place(state, device)}, {'bf16' if precision else 'fp32'}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     )
+
+
+def _place(state: TrainState, device: torch.device) -> str:
+    world = state.engine.world
+    return str(device) if world == 1 else f"{world} processes on {device.type}"
 
 
 def _millions(module: nn.Module) -> str:

@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from birdjepa.checkpoint import store
+from birdjepa.checkpoint.store import Checkpoint
 from birdjepa.core import config as configs
-from birdjepa.core import files
+from birdjepa.core import files, processes
 from birdjepa.core.batch import Refusal
 from birdjepa.core.errors import UsageError, UserError
 from birdjepa.core.provenance import provenance
@@ -57,10 +59,15 @@ def read_config(kind: type[T], folder: Path) -> T:
 
 
 def origin(n_threads: int, sources: Sequence[Manifest]) -> dict[str, Any]:
-    """What a run's numbers depend on besides its configuration. Sets the threads that the run is to have, if any."""
+    """What a run's numbers depend on besides its configuration. Sets the threads that the run is to have, if any.
+
+    Raises:
+      UserError: if processes that train together find different data.
+    """
     if n_threads:
         torch.set_num_threads(n_threads)
     data = {source.name: source.fingerprint() for source in sources}
+    processes.here().require_equal("their data", data)
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {**provenance(), "started": started, "n_threads": torch.get_num_threads(), "data": data}
 
@@ -120,9 +127,11 @@ def listing_refused(folder: Path, refused: dict[str, Refusal]) -> Iterator[None]
         yield
     except BaseException:
         with contextlib.suppress(OSError):
-            write_refused(folder, refused)
+            if processes.here().is_first:
+                write_refused(folder, refused)
         raise
-    write_refused(folder, refused)
+    if processes.here().is_first:
+        write_refused(folder, refused)
 
 
 def read_refused(folder: Path) -> dict[str, Refusal]:
@@ -155,20 +164,43 @@ def _is_beginning(path: Path) -> bool:
 
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Refuses a second process on the same run folder, and clears away what a killed one was writing. The lock is the
-    process's own: flock's would outlive it in its workers.
+    """Refuses a second run on the same folder, and clears away what a killed one was writing; of several processes the
+    first holds the lock. It is the process's own: flock's would outlive it in its workers.
     """
+    with contextlib.ExitStack() as held:
+        processes.here().first(lambda: _lock(folder, held))
+        yield
+
+
+def _lock(folder: Path, held: contextlib.ExitStack) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("w")
+        lock = held.enter_context((folder / LOCK).open("w"))
     except OSError as error:
         raise UsageError(f"{folder}: cannot be made or written to ({error.strerror}); choose another --out") from None
-    with lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(f"{folder}: another process is running this run") from None
-        for path in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
-            if _HALF_WRITTEN.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-        yield
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UsageError(f"{folder}: another process is running this run") from None
+    for path in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
+        if _HALF_WRITTEN.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def newest(folder: Path, say: Say) -> Checkpoint | None:
+    """The run's newest intact checkpoint; of several processes the first reads it and hands it out.
+
+    Raises:
+      CheckpointError: if there are some and none is intact.
+    """
+    own = processes.here()
+    kept: list[Checkpoint | None] = []
+
+    def read() -> Checkpoint | None:
+        kept.append(store.latest(folder / "checkpoints", warn=say))
+        return kept[0] and kept[0]._replace(tensors={})
+
+    bare = own.first(read)
+    if bare is None:
+        return None
+    return bare._replace(tensors=own.hand_out(kept[0].tensors if kept and kept[0] else None))

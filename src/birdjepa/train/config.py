@@ -73,6 +73,9 @@ class TrainConfig:
     """Clips per update, over all micro-batches."""
     accumulate: int = 1
     """Micro-batches per update; batch statistics see one micro-batch."""
+    engine: Literal["single", "ddp", "fsdp"] = "single"
+    """Who trains: one process, or all that torchrun started, each with a part of every batch. ddp: each holds all of
+    the model; fsdp: each holds a part of it. The numbers are the same, but for rounding."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 autocast, or float32; auto takes bf16 where the processor has instructions for it."""
     clip_norm: float = 1.0

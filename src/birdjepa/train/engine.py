@@ -10,31 +10,37 @@ norm, the same update and the same state. Everything but `forward` is to be call
 
 import abc
 import contextlib
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
+from birdjepa.core import processes
 from birdjepa.core.batch import ClipBatch
 from birdjepa.objectives.base import Chance, Objective, ObjectiveOutput
+from birdjepa.optim.clipping import ClipBy, clip_gradients
 
 
 class Engine(abc.ABC):
     """Subclasses are final, one to a file. Order of use: `place`, then the optimiser is built, then `adopt`."""
 
+    is_replicated = True
+    """Whether every process holds all of every tensor."""
+
     def __init__(self, device: torch.device) -> None:
         self.device = device
         """Where this process computes."""
+        self.processes = processes.here()
+        """Those that train together."""
 
     @property
     def rank(self) -> int:
         """Number of this process; number 0 writes."""
-        return 0
+        return self.processes.rank
 
     @property
     def world(self) -> int:
         """Processes that train together."""
-        return 1
+        return self.processes.world
 
     @abc.abstractmethod
     def place(self, objective: Objective) -> None:
@@ -59,12 +65,8 @@ class Engine(abc.ABC):
         """Adds to the gradients; `last` as it was for `forward`."""
 
     @abc.abstractmethod
-    def clip(self, limit: float) -> float:
-        """Norm of the whole gradient over all processes, before it is clipped.
-
-        Groups of the optimiser that carry a `clip_norm` are each clipped to it, all others together to `limit`; 0 does
-        not clip.
-        """
+    def clip(self, limit: float, by: ClipBy) -> float:
+        """Norm of the whole gradient over all processes, before it is clipped as `optim.clipping` says."""
 
     @abc.abstractmethod
     def step(self) -> None:
@@ -109,17 +111,8 @@ class PlainEngine(Engine):
     def backward(self, loss: Tensor, *, last: bool) -> None:
         loss.backward()
 
-    def clip(self, limit: float) -> float:
-        groups = self.optimiser.param_groups
-        own = [(group["params"], group["clip_norm"]) for group in groups if group.get("clip_norm")]
-        apart = {id(parameter) for parameters, _ in own for parameter in parameters}
-        rest = [parameter for parameter in self.objective.parameters() if id(parameter) not in apart]
-        norms = [self.clip_together(parameters, most) for parameters, most in ((rest, limit), *own)]
-        return float(torch.stack(norms).norm()) if len(norms) > 1 else float(norms[0])
-
-    def clip_together(self, parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-        """Norm of these parameters' gradients before they are scaled to a norm of at most `limit`; 0 does not."""
-        return self.read(nn.utils.clip_grad_norm_(parameters, limit or float("inf")))
+    def clip(self, limit: float, by: ClipBy) -> float:
+        return float(clip_gradients(self.optimiser, limit, by).total)
 
     def step(self) -> None:
         self.optimiser.step()

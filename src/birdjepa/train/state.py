@@ -23,6 +23,7 @@ from birdjepa.train.config import TrainConfig
 from birdjepa.train.engine import Engine
 from birdjepa.train.monitors import EmbeddingBank
 from birdjepa.train.probe import OnlineProbe
+from birdjepa.train.selftest import require_same
 
 
 class Held(NamedTuple):
@@ -53,6 +54,7 @@ class TrainState:
     ) -> None:
         self.engine = engine
         self.objective = objective.train()
+        require_same("their first weights", self.objective.state_dict())
         engine.place(self.objective)
         self.optimiser = optimiser.build(self.objective, width_rates)
         self.ema = Ema(objective.encoder, config.ema_decay) if config.ema_decay else None
@@ -83,11 +85,12 @@ class TrainState:
         return {"bank_seen": self.bank.n_seen, "n_refused": self.n_refused, "refused": refused, **best}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes over a checkpoint's tensors and step.
+        """Takes over a checkpoint's tensors and step; every process has the same one.
 
         Raises:
-          UserError: if the checkpoint's tensors are not exactly those of this state.
+          UserError: if the checkpoint's tensors are not exactly those of this state, or processes differ in them.
         """
+        require_same("the checkpoint", checkpoint.tensors)
         own = {name: tensor.shape for name, tensor in self.tensors().items()}
         odd = sorted(own.items() ^ {(name, tensor.shape) for name, tensor in checkpoint.tensors.items()})
         if odd:
@@ -97,6 +100,7 @@ class TrainState:
             )
         for name, held in self._held():
             held.write(checkpoint.tensors[name])
+        self.require_same(self.tensors(), "what they loaded")
         self.bank.n_seen = int(checkpoint.meta["bank_seen"])
         self.n_refused = int(checkpoint.meta["n_refused"])
         self.refused = {path: Refusal(path, offset_s, reason) for path, offset_s, reason in checkpoint.meta["refused"]}
@@ -104,9 +108,22 @@ class TrainState:
             self.best.restore(checkpoint.meta["best"])
         self.step = checkpoint.step
 
+    def require_same(self, tensors: Mapping[str, Tensor], what: str) -> None:
+        """Refuses to go on where processes that each hold all of the model hold different ones.
+
+        tensors are the state's.
+
+        Raises:
+          UserError: naming the process and the first tensor that differs.
+        """
+        if self.engine.is_replicated:
+            trained = ("objective.", "optimiser.", "ema.")
+            require_same(what, {name: tensor for name, tensor in tensors.items() if name.startswith(trained)})
+
     def exported_encoder(self) -> dict[str, Tensor]:
         """Weights to export: those averaged by train.ema_decay where there are any, else what the objective exports."""
-        weights = self.ema.state_dict() if self.ema else self.objective.exported.state_dict()
+        exported = self.objective.exported
+        weights = self.ema.state_dict() if self.ema else exported.state_dict(keep_vars=True)
         return {name: self.engine.read(tensor) for name, tensor in weights.items()}
 
     def _held(self) -> Iterator[tuple[str, Held]]:

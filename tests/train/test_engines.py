@@ -1,0 +1,146 @@
+"""Two processes are one: same losses, same parameters, same checkpoints, whichever engine; and what is planted shows.
+
+What the two processes do is in engine_runs.py; here is one process, and the comparison.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import engine_runs
+import pytest
+import torch
+from engine_runs import ENGINES, FAULTS, HALF, HANDED_OVER, advance, begin, configurations, go_on, n_steps
+from tiny_run import write_songs
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    return write_songs(tmp_path_factory.mktemp("songs"), 12, damaged=1)
+
+
+@pytest.fixture(scope="module")
+def single(songs, tmp_path_factory):
+    """Objective -> rows and tensors of one process."""
+    out, seen = tmp_path_factory.mktemp("single"), {}
+    for name, config in configurations(songs, out).items():
+        trainer, clips = begin(config, "single", out / name)
+        rows = advance(trainer, clips, n_steps(name))
+        seen[name] = rows, {key: tensor.clone() for key, tensor in trainer.state.tensors().items()}
+    return seen
+
+
+@pytest.fixture(scope="module")
+def out(songs, tmp_path_factory):
+    """What two processes left, and one process's checkpoint that they went on from."""
+    folder = tmp_path_factory.mktemp("two")
+    trainer, clips = begin(engine_runs.to_hand_over(songs, folder), "single", folder / "single-half")
+    advance(trainer, clips, HALF)
+    trainer.save()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    source = str(Path(engine_runs.__file__).parents[2] / "src")
+    done = subprocess.run(
+        [*command, engine_runs.__file__, str(songs), str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{source}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+def rows_of(out, name):
+    return json.loads((out / "rows.json").read_text())[name]
+
+
+def tensors_of(out, name):
+    return torch.load(out / f"{name}.pt", weights_only=True)
+
+
+def furthest(ours, theirs):
+    """The tensor that differs most, and by how much."""
+    assert ours.keys() == theirs.keys()
+    apart = {name: (ours[name].double() - theirs[name].double()).abs() for name in ours if ours[name].numel()}
+    return max((float(each.max()), name) for name, each in apart.items())
+
+
+def losses(rows):
+    return [row["loss"] for row in rows]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["lejepa", "ajepa", "pixio", "diet", "supervised"])
+def test_two_processes_equal_one(single, out, engine, name):
+    """Losses, terms, norms and every tensor of the state: moments, teacher, averages, probe and bank too."""
+    rows, tensors = single[name]
+    theirs = rows_of(out, f"{engine}-{name}")
+    assert losses(theirs) == pytest.approx(losses(rows), abs=TOLERANCE)
+    for ours, other in zip(rows, theirs, strict=True):
+        assert other == pytest.approx(ours, abs=1e-4, rel=1e-4)
+    apart, where = furthest(tensors, tensors_of(out, f"{engine}-{name}"))
+    assert apart < TOLERANCE, where
+    assert losses(rows)[0] != losses(rows)[-1]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_does_not_go_over_all_processes_shows(single, out, fault):
+    """Negative controls of the comparison: each leaves one thing to each process by itself."""
+    planted, rows = rows_of(out, f"fault-{fault}"), single["lejepa"][0]
+    assert max(abs(ours - theirs) for ours, theirs in zip(losses(planted), losses(rows), strict=False)) > 1e-3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_resuming_is_exact_with_two_processes(out, engine):
+    assert rows_of(out, f"{engine}-then-{engine}") == rows_of(out, f"{engine}-whole")[-HALF:]
+    whole, resumed = tensors_of(out, f"{engine}-whole"), tensors_of(out, f"{engine}-then-{engine}")
+    assert furthest(whole, resumed)[0] == 0
+
+
+@pytest.mark.parametrize(("origin", "engine"), [pair for pair in HANDED_OVER if len(set(pair)) == 2])
+def test_one_engine_goes_on_from_anothers_checkpoint(out, origin, engine):
+    assert furthest(tensors_of(out, f"{engine}-whole"), tensors_of(out, f"{origin}-then-{engine}"))[0] < TOLERANCE
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_process_goes_on_from_twos_checkpoint(songs, out, tmp_path, engine):
+    trainer, clips = begin(engine_runs.to_hand_over(songs, tmp_path), "single", tmp_path)
+    go_on(trainer, out / f"{engine}-half")
+    assert trainer.state.step == HALF
+    rows = advance(trainer, clips, HALF)
+    assert losses(rows) == pytest.approx(losses(rows_of(out, f"{engine}-whole")), abs=TOLERANCE)
+    assert furthest(trainer.state.tensors(), tensors_of(out, f"{engine}-whole"))[0] < TOLERANCE
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_checkpoints_have_the_same_tensors_whoever_wrote_them(out, engine):
+    described = [
+        json.loads((out / f"{each}-half" / "checkpoints" / f"step-{HALF:08d}" / "manifest.json").read_text())["tensors"]
+        for each in ("single", engine)
+    ]
+    kinds = [{name: (each["dtype"], each["shape"]) for name, each in tensors.items()} for tensors in described]
+    assert kinds[0] == kinds[1]
+
+
+PLANTED = {
+    "other weights": "process 1 and process 0 differ in what they hold after step 1: ",
+    "other seeds": "process 1 and process 0 differ in their first weights: ",
+    "same clips": "process 1 hears the same clips as process 0; ",
+    "wrong sums": "process 0 adds or gathers wrong numbers over 2 processes on cpu; ",
+    "no number": "step 3: loss nan, gradient norm nan; the state after step 2 is saved in ",
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_what_would_train_wrongly_is_refused_by_all(out, planted):
+    told = rows_of(out, planted)
+    assert len(told) == 2
+    assert all(text.startswith(PLANTED[planted]) for text in told)
+
+
+def test_a_bad_loss_of_one_process_saves_the_state_before_it(out):
+    assert rows_of(out, "no number saved") == ["step-00000002"]
