@@ -59,3 +59,4 @@ if __name__ == "__main__":
     from birdjepa.cli import finetune, pretrain  # noqa: F401 - so that no child imports them
 
     main()
+    os._exit(0)  # nothing is left to be done, and torch takes its time to end
