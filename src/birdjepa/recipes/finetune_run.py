@@ -76,6 +76,7 @@ def open_run(config: FinetuneConfig, parts: Parts) -> tuple[Clips, Supervised]:
 
 def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSignal, say: Say) -> FinetuneResult:
     """One run from wherever it stands to its score."""
+    run_folder.stop_early(signal, folder, "finetune")
     parts = split_parts(labelled, config)
     device = pick_device(config.train.device)
     clips, objective = open_run(config, parts)

@@ -222,6 +222,7 @@ def make_clips(config: PretrainConfig, sources: list[Manifest]) -> Clips:
 def _run(
     config: PretrainConfig, clips: Clips, folder: Path, device: torch.device, signal: StopSignal, say: Say
 ) -> PretrainResult:
+    run_folder.stop_early(signal, folder, "pretrain")
     encoder = config.encoder_config().build().initialise(config.seed)
     objective = make_objective(config, encoder, clips)
     n_classes = len(clips.classes)
