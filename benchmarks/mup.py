@@ -98,10 +98,11 @@ def esc10(folder: Path) -> Task:
 
 
 def configuration(width: int) -> PretrainConfig:
+    """10 x 4 patches of 40 values: no more than the base width, so that no rate suits the first layer alone."""
     unaltered = AugmentConfig(gain_db=0.0, mix_probability=0.0, mask_mels=0, mask_share=0.0)
     return PretrainConfig(
-        front_end=LogMelConfig(sampling_rate=RATE, window=640, hop=320, n_mels=64, f_max=RATE / 2),
-        patch=PatchConfig(frames=25, mels=16),
+        front_end=LogMelConfig(sampling_rate=RATE, window=3200, hop=1600, n_mels=32, f_max=RATE / 2, normalise="clip"),
+        patch=PatchConfig(frames=5, mels=8),
         encoder=VitConfig(size=f"{width}x{DEPTH}x{width // HEAD}"),
         pooling="mean",
         objective=SupervisedConfig(augment=unaltered),
