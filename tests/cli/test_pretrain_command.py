@@ -192,7 +192,7 @@ def test_an_optimiser_is_chosen_by_its_name(tmp_path):
     file = tmp_path / "c.toml"
     file.write_text('[optim]\nkind = "MuonConfig"\nlr = 0.004\n')
     assert configure(["lejepa", "--config", str(file)]).optim == MuonConfig(lr=0.004)
-    assert configure(["lejepa", "--config", str(file), "--optim", "muon", "--optim.momentum", "0.9"]).optim == MuonConfig(
-        lr=0.004, momentum=0.9
-    )
+    assert configure(
+        ["lejepa", "--config", str(file), "--optim", "muon", "--optim.momentum", "0.9"]
+    ).optim == MuonConfig(lr=0.004, momentum=0.9)
     assert configure(["lejepa", "--config", str(file), "--optim", "adamw"]).optim == AdamWConfig()
