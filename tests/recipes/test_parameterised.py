@@ -51,11 +51,11 @@ def test_it_makes_a_difference(songs, whole, tmp_path):
 
 def test_the_table_shows_who_learns_how_fast(whole, said):
     assert "muP: the encoder is 2 times as wide as its base" in said
-    (muon,) = (line for line in said if line.startswith("Muon  muon x0.707 wd x1.41 "))
+    (muon,) = (line for line in said if line.startswith("optimiser: Muon  muon x0.707 wd x1.41 "))
     assert "8 tensors" in muon
     assert "lr 0.00707" in muon
     assert "weight decay 0.0707" in muon
-    (readout,) = (line for line in said if line.startswith("AdamW decay x0.5 wd x2 "))
+    (readout,) = (line for line in said if line.startswith("optimiser: AdamW decay x0.5 wd x2 "))
     assert "1 tensors" in readout  # the projector's first layer reads what grows with the encoder
 
 

@@ -158,13 +158,15 @@ def describe(optimiser: torch.optim.Optimizer, clip_norm: float, clip_by: ClipBy
     lines = []
     for group in groups:
         numbers = sum(parameter.numel() for parameter in group["params"])
+        algorithm = "Muon " if "parts" in group else "AdamW"
         lines.append(
-            f"{'Muon ' if 'parts' in group else 'AdamW'} {group['name']:<{width}} {len(group['params']):>4} tensors "
+            f"optimiser: {algorithm} {group['name']:<{width}} {len(group['params']):>4} tensors "
             f"{numbers / 1e6:>7.2f} M numbers  lr {optimiser.defaults['lr'] * group['rate']:<8.3g} "
             f"weight decay {group['full_weight_decay']:.3g}"
         )
     over = {"all": "over all groups together", "group": "in each group by itself"}[clip_by]
-    return [*lines, f"gradient norm at most {clip_norm:g}, {over}" if clip_norm else "gradients are not clipped"]
+    clipped = f"gradient norm at most {clip_norm:g}, {over}" if clip_norm else "gradients are not clipped"
+    return [*lines, f"optimiser: {clipped}"]
 
 
 def _factor(of: str, value: float) -> str:
