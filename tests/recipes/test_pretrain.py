@@ -87,8 +87,8 @@ def test_the_averaged_weights_are_exported(run):
 def test_the_run_introduces_itself(run, said):
     text = "\n".join(said)
     assert "data: 9 recordings" in text
-    assert re.search(r"optimiser: decay +\d+ tensors", text)
-    assert re.search(r"optimiser: no_decay +\d+ tensors .* weight decay 0$", text, re.M)
+    assert re.search(r"optimiser: AdamW decay +\d+ tensors", text)
+    assert re.search(r"optimiser: AdamW no_decay +\d+ tensors .* weight decay 0$", text, re.M)
     assert f"run {configs.fingerprint(read_config(PretrainConfig, run))}: 4 steps of 4 clips, seed 3" in text
 
 

@@ -251,7 +251,7 @@ def _introduce(
     depth = len(state.objective.encoder.vit.blocks)
     learns = "all of it" if config.blocks == -1 else f"{config.blocks} of {depth} blocks"
     say(f"encoder: {config.encoder}, {learns} learns; head: {config.objective.head.form}, loss {config.objective.loss}")
-    for line in describe(state.optimiser):
+    for line in describe(state.optimiser, config.train.clip_norm, config.train.clip_by):
         say(line)
     epochs = config.train.steps * config.train.batch_size / clips.order.epoch_length
     bf16 = autocast_dtype(config.train.precision, device)

@@ -279,7 +279,7 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
     say(f"objective: {config.objective.name}, {_millions(state.objective)} in all that trains")
     if config.mup_base_width:
         say(f"muP: the encoder is {config.encoder.width / config.mup_base_width:g} times as wide as its base")
-    for line in describe(state.optimiser):
+    for line in describe(state.optimiser, config.train.clip_norm, config.train.clip_by):
         say(line)
     for line in state.engine.notes:
         say(line)
