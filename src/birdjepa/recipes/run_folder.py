@@ -115,7 +115,8 @@ def train(
             trainer.run(feed, configs.to_json(config), stop=signal.stop, say=say, judge=judge)
     except NonFinite as error:
         heard = ", ".join(clips.path(number) for number in error.recordings[:4])
-        raise UserError(f"{error}, or look at its {len(error.recordings)} recordings: {heard} ...") from error
+        text = f"{error}, or look at its {len(error.recordings)} recordings: {heard} ..."
+        raise processes.everywhere(UserError(text)) from error
 
 
 def write_refused(folder: Path, refused: dict[str, Refusal]) -> None:
