@@ -90,7 +90,8 @@ def begin(config: PretrainConfig, engine: str, folder: Path) -> tuple[Trainer, C
     """A trainer at step 0 for as many processes as are connected, and its clips."""
     clips = make_clips(config, [open_data(config.data[0])])
     objective = make_objective(config, config.encoder_config().build().initialise(config.seed), clips)
-    made = make_engine(engine, torch.device("cpu"))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, engine=engine))
+    made = make_engine(config.train, torch.device("cpu"))
     state = TrainState(objective, config.optim, config.train, n_classes=2, seed=config.seed, engine=made)
     folder.mkdir(parents=True, exist_ok=True)
     return Trainer(state, config.train, config.schedule, folder, seed=config.seed, max_refused=0.5), clips

@@ -25,7 +25,7 @@ from birdjepa.recipes import run_folder
 from birdjepa.recipes.card import model_card
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.run_folder import Say
-from birdjepa.train.engines import make_engine
+from birdjepa.train.engines import make_engine, require_usable
 from birdjepa.train.loop import Trainer, autocast_dtype, pick_device
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.sinks import require_extras
@@ -75,7 +75,8 @@ def resume(folder: Path, say: Say, *, engine: str | None = None) -> PretrainResu
     """
     config = run_folder.read_config(PretrainConfig, folder)
     if engine:
-        config = dataclasses.replace(config, train=configs.overlay(config.train, {"engine": engine}, where="train"))
+        changes = {"engine": engine, **({} if engine == "deepspeed" else {"deepspeed_config": ""})}
+        config = dataclasses.replace(config, train=configs.overlay(config.train, changes, where="train"))
     with _connected(config) as (device, own), run_folder.only_one(folder), StopSignal() as signal:
         say = say if own.is_first else _silence
         sources = own.together(lambda: open_sources(config))
@@ -89,11 +90,12 @@ def _connected(config: PretrainConfig) -> Generator[tuple[torch.device, Processe
     """This process's device, and the processes of the run.
 
     Raises:
-      UsageError: if the batch cannot be shared out among them.
+      UsageError: if the batch cannot be shared out among them, or the engine cannot be used.
     """
     asked = processes.asked()
     config.require_shares(asked.world)
     device = pick_device(config.train.device, asked)
+    require_usable(config.train, device, asked.world)
     with processes.joined(device) as own:
         yield device, own
 
@@ -220,6 +222,7 @@ def make_clips(config: PretrainConfig, sources: list[Manifest]) -> Clips:
 def _run(
     config: PretrainConfig, clips: Clips, folder: Path, device: torch.device, signal: StopSignal, say: Say
 ) -> PretrainResult:
+    run_folder.stop_early(signal, folder, "pretrain")
     encoder = config.encoder_config().build().initialise(config.seed)
     objective = make_objective(config, encoder, clips)
     n_classes = len(clips.classes)
@@ -229,7 +232,7 @@ def _run(
         config.train,
         n_classes=n_classes,
         seed=config.seed,
-        engine=make_engine(config.train.engine, device),
+        engine=make_engine(config.train, device),
         width_rates=width_rates(config, objective, clips),
     )
     found = run_folder.newest(folder, say)
@@ -237,7 +240,8 @@ def _run(
         state.restore(found)
         say(f"going on from step {state.step} of {config.train.steps}")
     else:
-        _introduce(config, clips, state, device, say)
+        with state.engine.opened():
+            _introduce(config, clips, state, device, say)
     trainer = Trainer(
         state, config.train, config.schedule, folder, seed=config.seed, max_refused=config.loader.max_refused
     )
@@ -275,7 +279,9 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
     say(f"objective: {config.objective.name}, {_millions(state.objective)} in all that trains")
     if config.mup_base_width:
         say(f"muP: the encoder is {config.encoder.width / config.mup_base_width:g} times as wide as its base")
-    for line in describe(state.optimiser):
+    for line in describe(state.optimiser, config.train.clip_norm, config.train.clip_by):
+        say(line)
+    for line in state.engine.notes:
         say(line)
     say(
         f"run {configs.fingerprint(config)}: {config.train.steps} steps of {config.train.batch_size} clips, "

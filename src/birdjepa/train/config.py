@@ -73,9 +73,12 @@ class TrainConfig:
     """Clips per update, over all micro-batches."""
     accumulate: int = 1
     """Micro-batches per update; batch statistics see one micro-batch."""
-    engine: Literal["single", "ddp", "fsdp"] = "single"
+    engine: Literal["single", "ddp", "fsdp", "deepspeed"] = "single"
     """Who trains: one process, or all that torchrun started, each with a part of every batch. ddp: each holds all of
-    the model; fsdp: each holds a part of it. The numbers are the same, but for rounding."""
+    the model; fsdp: each holds a part of it; deepspeed (an extra): as deepspeed_config says. The numbers are the same,
+    but for rounding."""
+    deepspeed_config: str = ""
+    """Path of a ds_config.json; empty is ZeRO-2."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 autocast, or float32; auto takes bf16 where the processor has instructions for it."""
     clip_norm: float = 1.0
@@ -102,6 +105,10 @@ class TrainConfig:
             raise ValueError("steps, batch_size, accumulate, checkpoint_every and log_every must be at least 1")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} must divide batch_size={self.batch_size}")
+        if self.deepspeed_config and self.engine != "deepspeed":
+            raise ValueError(
+                f"deepspeed_config={self.deepspeed_config!r} needs engine='deepspeed', got {self.engine!r}"
+            )
         if self.clip_norm < 0 or not 0 <= self.ema_decay < 1 or self.threads < 0:
             raise ValueError(
                 "need clip_norm >= 0, 0 <= ema_decay < 1, threads >= 0; got "

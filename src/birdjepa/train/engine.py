@@ -33,6 +33,11 @@ class Engine(abc.ABC):
         """Those that train together."""
 
     @property
+    def notes(self) -> list[str]:
+        """Lines for the start of a run."""
+        return []
+
+    @property
     def rank(self) -> int:
         """Number of this process; number 0 writes."""
         return self.processes.rank
