@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= .demo
 
-.PHONY: demo test test-slow check lint types build bench clean
+.PHONY: demo test test-slow torture check lint types build bench clean
 
 demo: $(VENV)/.core  ## synthesise songs, pretrain on them without labels, probe, report; under 10 minutes on 2 cores
 	rm -rf $(DEMO)
@@ -21,6 +21,9 @@ test: $(VENV)/.dev  ## the fast suite
 
 test-slow: $(VENV)/.dev  ## what takes minutes
 	$(BIN)/python -m pytest -m slow
+
+torture: $(VENV)/.dev  ## kills, full disks, damage, dying workers, bad numbers and signals by the hundred (docs/reliability.md)
+	$(BIN)/python benchmarks/torture.py
 
 check: lint types build test  ## everything that CI runs
 

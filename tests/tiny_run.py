@@ -97,9 +97,9 @@ def write_config(config: PretrainConfig, path: Path) -> Path:
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """Rows of a run's metrics, without the one number that no two runs share."""
+    """Rows of a run's metrics, without the times, which no two runs share."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "clips_per_s"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in ("clips_per_s", "data_wait")} for row in rows]
 
 
 def final_state(run: Path) -> tuple[dict[str, bytes], dict[str, Any]]:

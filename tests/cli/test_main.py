@@ -1,5 +1,9 @@
 """The command's front door: help and usage errors in one line, at once, without torch."""
 
+import errno
+import functools
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +14,7 @@ from tiny_run import COMMAND
 import birdjepa
 from birdjepa import cli
 from birdjepa.core.errors import UserError
+from birdjepa.train.signals import StopSignal
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["--version"], 0), (["pretrian"], 2), ([], 0)])
@@ -73,12 +78,51 @@ def test_errors_become_exit_codes(monkeypatch, capsys, error, code):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch):
+@pytest.mark.parametrize("error", [ZeroDivisionError(), FileNotFoundError(errno.ENOENT, "No such file", "x")])
+def test_a_bug_keeps_its_traceback(monkeypatch, error):
     from birdjepa.cli import doctor
 
-    monkeypatch.setattr(doctor, "run", lambda argv: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    monkeypatch.setattr(doctor, "run", functools.partial(raise_it, error))
+    with pytest.raises(type(error)):
         cli.main(["doctor"])
+
+
+def raise_it(error, argv):
+    raise error
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_fails_is_told_in_one_line(monkeypatch, capsys, number):
+    from birdjepa.cli import doctor
+
+    monkeypatch.setattr(doctor, "run", functools.partial(raise_it, OSError(number, os.strerror(number), "runs/x")))
+    assert cli.main(["doctor"]) == 1
+    assert capsys.readouterr().err == f"birdjepa: runs/x: {os.strerror(number)}\n"
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_verbs_that_train_hear_a_signal_while_they_import(monkeypatch, name):
+    """Whatever comes before the loop asks is kept for it; other verbs end as the system wants."""
+    heard = []
+
+    class Verb:
+        @staticmethod
+        def run(argv):
+            with StopSignal() as inside:
+                heard.append(inside.received)
+            return 0
+
+    def slow_import(module):
+        os.kill(os.getpid(), name)
+        return Verb
+
+    before = signal.getsignal(name)
+    monkeypatch.setattr(cli.importlib, "import_module", slow_import)
+    for verb in cli.TRAIN:
+        assert cli.main([verb]) == 0
+    assert heard == [name] * len(cli.TRAIN)
+    assert signal.getsignal(name) == before
+    assert set(cli.TRAIN) <= set(cli.VERBS)
 
 
 def test_the_script_is_installed():

@@ -11,6 +11,7 @@ from tiny_run import metrics, tiny, write_songs
 
 import birdjepa
 from birdjepa.core import config as configs
+from birdjepa.core.batch import Refusal
 from birdjepa.core.errors import MissingExtraError, UsageError, UserError
 from birdjepa.data.loader import LoaderConfig
 from birdjepa.objectives.lejepa import Lejepa
@@ -101,6 +102,37 @@ def test_an_existing_run_is_not_overwritten(run, songs, tmp_path):
         pretrain.start(tiny(songs, tmp_path / "notes" / "mine.txt"), print)
     with pytest.raises(UsageError, match="cannot be made"):
         pretrain.start(tiny(songs, tmp_path / "notes" / "mine.txt" / "run"), print)
+
+
+def test_what_a_killed_start_leaves_is_no_run_and_is_cleared_away(songs, tmp_path):
+    """Killed between provenance.json and config.json, or within either: there is nothing to go on from yet."""
+    folder = tmp_path / "run"
+    (folder / "encoder").mkdir(parents=True)
+    with pytest.raises(UsageError, match="exists already"):
+        run_folder.require_free(folder, None)
+    (folder / "encoder").rmdir()
+    for name in (".lock", "provenance.json", ".config.json.0123abcd.tmp"):
+        (folder / name).write_text("{")
+    run_folder.require_free(folder, None)
+    (folder / "checkpoints").mkdir()
+    for name in ("checkpoints/.metrics.jsonl.0123abcd.tmp", ".report.html.0123abcd.tmp", ".mine.tmp"):
+        (folder / name).touch()
+    with run_folder.only_one(folder):
+        left = sorted(path.name for path in folder.rglob(".*.tmp"))
+    assert left == [".mine.tmp", ".report.html.0123abcd.tmp"]  # a report is written without the lock
+
+
+def test_the_first_error_is_told_where_the_refused_cannot_be_listed_either(tmp_path):
+    refused = {"a.wav": Refusal("a.wav", 0.0, "truncated")}
+    absent = tmp_path / "file"
+    absent.touch()
+    with pytest.raises(UserError, match="first"), run_folder.listing_refused(absent, refused):
+        raise UserError("first")
+    with pytest.raises(UserError, match="second"), run_folder.listing_refused(tmp_path, refused):
+        raise UserError("second")
+    assert run_folder.read_refused(tmp_path) == refused
+    with pytest.raises(OSError, match="file"), run_folder.listing_refused(absent, refused):
+        pass
 
 
 def test_what_cannot_be_resumed_is_refused(run, songs, tmp_path):

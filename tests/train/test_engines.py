@@ -74,7 +74,7 @@ def losses(rows):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", ["lejepa", "ajepa", "pixio", "diet", "supervised"])
+@pytest.mark.parametrize("name", ["lejepa", "ajepa", "pixio", "diet", "supervised", "muon"])
 def test_two_processes_equal_one(single, out, engine, name):
     """Losses, terms, norms and every tensor of the state: moments, teacher, averages, probe and bank too."""
     rows, tensors = single[name]

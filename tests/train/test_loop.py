@@ -8,6 +8,7 @@ from tiny_run import metrics, tiny, write_songs
 
 from birdjepa.core.batch import ClipBatch, Refusal
 from birdjepa.core.errors import UsageError, UserError
+from birdjepa.core.hardware import has_bf16
 from birdjepa.data.loader import Clips, batches
 from birdjepa.data.sources import open_data
 from birdjepa.objectives.base import DataSize
@@ -17,7 +18,7 @@ from birdjepa.optim.schedules import factor
 from birdjepa.recipes.pretrain import make_clips
 from birdjepa.train.config import MonitorConfig, OnlineProbeConfig
 from birdjepa.train.engine import SingleEngine
-from birdjepa.train.loop import NonFinite, Trainer, autocast_dtype, has_bf16, pick_device
+from birdjepa.train.loop import NonFinite, Trainer, autocast_dtype, pick_device
 from birdjepa.train.state import TrainState
 
 

@@ -1,4 +1,4 @@
-"""Stop signals: the first asks, the second ends."""
+"""Stop signals: the first asks, Ctrl-C after it ends."""
 
 import os
 import signal
@@ -22,7 +22,14 @@ def test_the_first_signal_sets_the_flag_and_handlers_come_back(name):
     assert signal.getsignal(name) == before
 
 
-def test_the_second_signal_ends_the_process():
+def test_what_a_scheduler_sends_after_the_first_changes_nothing():
+    with StopSignal() as stop:
+        for name in (signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(os.getpid(), name)
+        assert stop.received == signal.SIGUSR2
+
+
+def test_ctrl_c_after_a_signal_ends_the_process():
     code = """
         import os, signal, sys
         sys.path.insert(0, {path!r})
@@ -49,3 +56,16 @@ def test_nohup_is_respected():
             assert not stop.stop()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_one_inside_another_knows_what_came_before():
+    """The command line listens while it imports torch; the job listens inside of it."""
+    with StopSignal() as outer:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with StopSignal() as inner:
+            assert inner.received == signal.SIGTERM
+        assert outer.stop()
+    with StopSignal() as outer, StopSignal() as inner:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert inner.stop()
+        assert not outer.stop()

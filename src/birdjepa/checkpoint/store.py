@@ -32,6 +32,7 @@ from torch import Tensor
 from birdjepa.checkpoint import manifest
 from birdjepa.checkpoint.manifest import CheckpointError
 from birdjepa.core import files
+from birdjepa.core.errors import StorageError
 
 _LEFTOVER = re.compile(r"\.(?:writing|deleting)-.+\.([0-9]{1,9})\.[0-9a-f]{8}\.(.+)")
 _LEFTOVER_AGE_S = 24 * 3600
@@ -57,6 +58,14 @@ class RetentionConfig:
         return self.keep_every > 0 and step % self.keep_every == 0
 
 
+class NotWritten(CheckpointError, StorageError):
+    """Storage failed before the checkpoint had its name."""
+
+
+class NotDeleted(CheckpointError, StorageError):
+    """The checkpoint is saved; an older one that should go is still there."""
+
+
 class Checkpoint(NamedTuple):
     """A verified training state, in memory of its own: the files may vanish once it is loaded."""
 
@@ -76,7 +85,8 @@ def save(
     failed sync the data may be gone, so that step has failed.
 
     Raises:
-      CheckpointError: if a tensor holds NaN or infinity, or if storage fails; earlier checkpoints are untouched.
+      CheckpointError: if a tensor holds NaN or infinity; NotWritten if storage fails: earlier checkpoints are
+        untouched. NotDeleted if only the deletion of an older one failed.
       ValueError: if meta would not come back from JSON as it is, or a tensor is sparse.
     """
     if step < 0:
@@ -93,8 +103,8 @@ def save(
         manifest.verify(temporary)
         _publish(temporary, target)
     except (OSError, SafetensorError, CheckpointError) as error:
-        raise CheckpointError(
-            f"{folder}: checkpoint of step {step} not written: {error}; {_free_bytes(folder)} bytes free; "
+        raise NotWritten(
+            f"{folder}: checkpoint of step {step} not written: {error}; {files.free_bytes(folder)} bytes free; "
             "earlier checkpoints are untouched"
         ) from error
     finally:
@@ -123,6 +133,28 @@ def latest(folder: Path, *, warn: Callable[[str], None]) -> Checkpoint | None:
             "or start a new run in another folder"
         )
     return None
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps that a folder claims to have checkpoints of, ascending; nothing is verified.
+
+    Raises:
+      CheckpointError: if the folder cannot be listed.
+    """
+    return sorted({_step_of(path) for path in _newest_first(folder)})
+
+
+def of_step(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of one step.
+
+    Raises:
+      CheckpointError: if there is none, or as `load`.
+    """
+    path = next((path for path in _newest_first(folder) if _step_of(path) == step), None)
+    if path is None:
+        there = ", ".join(map(str, steps(folder))) or "none"
+        raise CheckpointError(f"{folder}: no checkpoint of step {step}; there are {there}")
+    return load(path)
 
 
 def load(path: Path) -> Checkpoint:
@@ -197,7 +229,7 @@ def _retire(folder: Path, saved: Path, retention: RetentionConfig) -> None:
             elif path != saved and not retention.keeps_for_ever(_step_of(path)):
                 _discard(path)
     except OSError as error:
-        raise CheckpointError(f"{saved}: saved, but an older checkpoint cannot be deleted: {error}") from error
+        raise NotDeleted(f"{saved}: saved, but an older checkpoint cannot be deleted: {error}") from error
 
 
 def _discard(path: Path) -> None:
@@ -262,13 +294,6 @@ def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(parents=True)
         files.sync(folder.parent)
-
-
-def _free_bytes(folder: Path) -> str:
-    try:
-        return f"{shutil.disk_usage(folder).free:,}"
-    except OSError:
-        return "unknown"
 
 
 def _age_s(path: Path) -> float:

@@ -1,11 +1,14 @@
 """The command line: parse, call one function, print. `birdjepa --help` and usage errors never import torch."""
 
+import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-from birdjepa.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UserError
+from birdjepa.core.cluster import use_node_disk
+from birdjepa.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, STORAGE, UserError
+from birdjepa.train.signals import StopSignal
 
 VERBS = {
     "pretrain": "learn an encoder from recordings, without labels",
@@ -13,11 +16,16 @@ VERBS = {
     "predict": "scores and label files of a fine-tuned classifier for a folder or manifest",
     "embed": "embeddings of a folder or manifest into one Parquet file",
     "compare": "several objectives on equal terms: a table of probes with intervals over seeds",
+    "sweep": "every configuration that a Python file yields: a table, learning rate against probe",
+    "profile": "what a step costs: memory by batch size, time by part, operations",
     "probe": "how much a frozen encoder knows about labels, beside two floors",
     "report": "one HTML file that shows a run",
     "data": "synth: labelled synthetic bird songs; images: digits as sound; scan: what is there, what is damaged",
     "doctor": "versions, processor, memory, audio formats, free disk on one screen",
 }
+
+TRAIN = ("pretrain", "finetune", "compare", "sweep")
+"""Verbs that a signal asks to save and end. They listen before they import torch, which takes seconds."""
 
 USAGE = """birdjepa: self-supervised encoders for sound
 
@@ -32,7 +40,7 @@ first steps:
   birdjepa finetune runs/first/encoder --data songs/metadata.csv --folds fold --out runs/finetuned
 
 exit codes: 0 done, 1 failed, 2 usage, 3 finished but some inputs were refused (failures.csv),
-75 stopped and saved: go on with --resume
+75 stopped, and a checkpoint is there: go on with --resume
 """
 
 
@@ -58,13 +66,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(f"{arguments[0]} is one process: start it without torchrun")
         return EXIT_USAGE
     try:
-        return importlib.import_module(f"birdjepa.cli.{arguments[0]}").run(arguments[1:])
+        use_node_disk(os.environ, tell)
+        with StopSignal() if arguments[0] in TRAIN else contextlib.nullcontext():
+            return importlib.import_module(f"birdjepa.cli.{arguments[0]}").run(arguments[1:])
     except UserError as error:
         if not error.everywhere or _RANK == "0":
             tell(str(error))
         return error.exit_code
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - whoever read our output has gone; Python flushes at exit
+        return EXIT_FAILED
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        tell(f"{error.filename or 'a file'}: {error.strerror}")
         return EXIT_FAILED
     except KeyboardInterrupt:
         tell("interrupted")

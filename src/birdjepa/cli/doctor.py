@@ -9,8 +9,9 @@ import soundfile
 import torch
 
 from birdjepa.core.errors import EXIT_DONE, UsageError
+from birdjepa.core.hardware import has_bf16
 from birdjepa.core.provenance import provenance, versions
-from birdjepa.train.loop import has_bf16, pick_device
+from birdjepa.train.loop import pick_device
 
 EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 

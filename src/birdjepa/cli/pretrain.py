@@ -1,30 +1,43 @@
-"""`birdjepa pretrain RECIPE --data DATA --out RUN [--train.steps N ...]`, `--config FILE`, `--resume RUN`."""
+"""`birdjepa pretrain RECIPE --data DATA --out RUN [--train.steps N]`, `--config FILE`, `--resume RUN`, and
+`--fork RUN --at-step N --cooldown N [--out RUN]`; each of them with `--slurm`.
+"""
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from birdjepa.cli import tell
+from birdjepa.cli.arguments import parse
 from birdjepa.cli.runs import done, layered, named, resumed, take
+from birdjepa.cli.slurm import clustered, submitted
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.core.processes import asked
-from birdjepa.recipes import pretrain
+from birdjepa.optim import OPTIMISERS
+from birdjepa.recipes import pretrain, slurm
 from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.fork import ForkArguments, fork
 from birdjepa.recipes.named import RECIPES
 from birdjepa.recipes.report import report
+from birdjepa.recipes.run_folder import JOBS
 from birdjepa.report.contents import ReportConfig
 
 DESCRIPTION = (
     "Pretrains an encoder. Start from a recipe (birdjepa pretrain lejepa --data DATA --out RUN), from a file (--config "
-    "FILE, a saved config.json or TOML laid over the recipe), or go on with a stopped run (--resume RUN). Every "
-    "setting below can be given; the run folder keeps the whole configuration. With several processes: torchrun "
-    "--nproc-per-node 4 -m birdjepa pretrain ... --engine ddp."
+    "FILE, a saved config.json or TOML laid over the recipe), go on with a stopped run (--resume RUN), or end one in a "
+    "decay of its own (--fork RUN --at-step N --cooldown N [--out RUN]). --optim muon chooses another optimiser. Every "
+    "setting below can be given; the run folder keeps the whole configuration. With --slurm it runs as a cluster job "
+    "(birdjepa pretrain --slurm --help), with several processes by torchrun --nproc-per-node 4 -m birdjepa pretrain "
+    "... --engine ddp."
 )
 ENGINE = "--train.engine"
 
 
 def run(argv: Sequence[str]) -> int:
-    given, engine = engine_to_resume_with(argv)
-    rest, folder = resumed(given)
+    rest, cluster = clustered(argv, prog="birdjepa pretrain")
+    rest, engine = engine_to_resume_with(rest)
+    rest, folder = ([], _fork(rest)) if _is_fork(rest) else resumed(rest)
+    if cluster is not None:
+        return submit(rest, folder, cluster)
     result = pretrain.resume(folder, tell, engine=engine) if folder else pretrain.start(configure(rest), tell)
     if not asked().is_first:
         return EXIT_PARTIAL if result.refused else EXIT_DONE
@@ -32,6 +45,28 @@ def run(argv: Sequence[str]) -> int:
         report(result.folder, ReportConfig(), tell)
     print(result.folder / "encoder")
     return done(result.folder, len(result.refused))
+
+
+def submit(argv: Sequence[str], folder: Path | None, cluster: slurm.SlurmConfig) -> int:
+    """Leaves the run to a cluster job."""
+    if folder is None:
+        config = configure(argv)
+        folder, job = config.out, slurm.submit_pretraining(config, cluster)
+    else:
+        job = slurm.submit_resumed(folder, cluster)
+    submitted([job], folder / JOBS)
+    return EXIT_DONE
+
+
+def _is_fork(argv: Sequence[str]) -> bool:
+    return any(argument.partition("=")[0] == "--fork" for argument in argv)
+
+
+def _fork(argv: Sequence[str]) -> Path:
+    if asked().world > 1:
+        raise UsageError("--fork makes a run folder, with one process: fork first, then --resume it with several")
+    told = "Leaves a run at one of its checkpoints and ends it in a decay of its own, in a new run folder."
+    return fork(parse(ForkArguments, argv, prog="birdjepa pretrain --fork RUN", description=told), tell)
 
 
 def engine_to_resume_with(argv: Sequence[str]) -> tuple[list[str], str | None]:
@@ -48,5 +83,9 @@ def configure(argv: Sequence[str]) -> PretrainConfig:
     name, rest, file = named(argv, f"a recipe ({', '.join(RECIPES)})")
     if name and name not in RECIPES:
         raise UsageError(f"{name!r} is not a recipe; there are {', '.join(RECIPES)}")
+    rest, optimiser = take(rest, "--optim", f"a name ({', '.join(OPTIMISERS)})")
+    if optimiser and optimiser not in OPTIMISERS:
+        raise UsageError(f"--optim {optimiser}: there are {', '.join(OPTIMISERS)}")
+    kinds = {"optim": OPTIMISERS[optimiser].__name__} if optimiser else {}
     default = RECIPES[name or "lejepa"]()
-    return layered(default, file, rest, prog="birdjepa pretrain RECIPE", description=DESCRIPTION)
+    return layered(default, file, rest, prog="birdjepa pretrain RECIPE", description=DESCRIPTION, kinds=kinds)

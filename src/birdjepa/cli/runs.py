@@ -1,6 +1,6 @@
 """What the verbs that train share: a name, a file and settings laid over each other, or a stopped run to go on with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,14 +38,26 @@ def named(argv: Sequence[str], what: str) -> tuple[str, list[str], str | None]:
     return "", rest, file
 
 
-def layered(default: T, file: str | None, argv: Sequence[str], *, prog: str, description: str) -> T:
-    """The default, the file over it, the command line over both.
+def layered(
+    default: T,
+    file: str | None,
+    argv: Sequence[str],
+    *,
+    prog: str,
+    description: str,
+    kinds: Mapping[str, str] | None = None,
+) -> T:
+    """The default, the file over it, the kinds named on the command line, and the rest of it over all.
+
+    kinds is the name of the class for each part that is to be of another kind.
 
     Raises:
       UsageError: naming the setting that is unknown or outside its limits.
     """
     if file is not None:
         default = configs.overlay(default, configs.read_file(Path(file)), where=file)
+    for part, kind in (kinds or {}).items():
+        default = configs.overlay(default, {part: {"kind": kind}})
     return parse(type(default), argv, prog=prog, description=description, default=default)
 
 
@@ -57,7 +69,7 @@ def done(folder: Path, n_refused: int) -> int:
     return EXIT_PARTIAL
 
 
-def take(argv: Sequence[str], flag: str) -> tuple[list[str], str | None]:
+def take(argv: Sequence[str], flag: str, needs: str = "a path") -> tuple[list[str], str | None]:
     """The arguments without one flag, and the flag's value.
 
     Raises:
@@ -71,5 +83,5 @@ def take(argv: Sequence[str], flag: str) -> tuple[list[str], str | None]:
             continue
         value = inline if equals else next(given, None)
         if not value:
-            raise UsageError(f"{flag} needs a path")
+            raise UsageError(f"{flag} needs {needs}")
     return rest, value

@@ -1,8 +1,10 @@
 """Errors that a user can mend, and the exit codes that scripts rely on.
 
-Everything derived from `UserError` reaches the terminal as one line that says what to do; anything else is a bug and
-keeps its traceback.
+Everything derived from `UserError` reaches the terminal as one line that says what to do, and so does an OSError whose
+number is in STORAGE; anything else is a bug and keeps its traceback.
 """
+
+import errno
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -10,7 +12,10 @@ EXIT_USAGE = 2
 EXIT_PARTIAL = 3
 """Finished, but some inputs were refused; they are listed in failures.csv."""
 EXIT_REQUEUE = 75
-"""Stopped by a signal after a save: start again with --resume."""
+"""Stopped by a signal after a save, by saves that fail, or by the watchdog: start again with --resume."""
+
+STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.ESTALE})
+"""Numbers of errors of a disk: full, over a quota or a limit, failing, read-only, closed to us, gone."""
 
 
 class UserError(Exception):
@@ -57,6 +62,10 @@ class AudioError(InputError):
 
 class LabelError(InputError):
     """A label or a manifest row cannot be read."""
+
+
+class StorageError(UserError):
+    """Something could not be written. The message says what, why, and how much room there is; it may work later."""
 
 
 class Interrupted(UserError):

@@ -32,7 +32,7 @@ class Chance:
     seed: int
     step: int
     n_steps: int
-    """Updates of the whole run."""
+    """Updates that the run was planned for; a forked run may go on beyond them."""
     micro: int = 0
     rank: int = 0
     world: int = 1
@@ -40,7 +40,7 @@ class Chance:
     @property
     def progress(self) -> float:
         """Share of the run that is done, in [0, 1]."""
-        return self.step / self.n_steps
+        return min(1.0, self.step / self.n_steps)
 
     def draws(self, purpose: str, device: torch.device, *, n_views: int = 1) -> random.Draws:
         """A named stream for the clips of this process; n_views where they come as "(v b)"."""

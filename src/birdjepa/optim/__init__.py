@@ -1,1 +1,9 @@
-"""Which parameters learn how fast: groups, schedules, averaged weights."""
+"""Which parameters learn how fast: groups, optimisers, parameterisation, schedules, averaged weights."""
+
+from birdjepa.optim.groups import AdamWConfig
+from birdjepa.optim.muon import MuonConfig
+
+AnyOptimiser = AdamWConfig | MuonConfig
+
+OPTIMISERS: dict[str, type[AnyOptimiser]] = {"adamw": AdamWConfig, "muon": MuonConfig}
+"""What `birdjepa pretrain --optim NAME` takes."""

@@ -8,10 +8,7 @@ other: it can be stopped, and what is finished is not done again.
 
 import dataclasses
 import json
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,17 +20,17 @@ from birdjepa.benchmark.bootstrap import Estimate, interval
 from birdjepa.benchmark.logistic import LinearProbe
 from birdjepa.core import config as configs
 from birdjepa.core import files
-from birdjepa.core.errors import EXIT_PARTIAL, EXIT_REQUEUE, Interrupted, UsageError, UserError
+from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.core.provenance import provenance
 from birdjepa.data.sources import split_weight
+from birdjepa.recipes import apart
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.named import RECIPES
 from birdjepa.recipes.probe import ProbeConfig, probe
 from birdjepa.recipes.run_folder import Say
 from birdjepa.report.comparison import Compared, comparison_page
-from birdjepa.train.sinks import METRICS, read_metrics
+from birdjepa.train.signals import StopSignal
 
-COMMAND = (sys.executable, "-c", "import sys; from birdjepa.cli import main; sys.exit(main())")
 CALIBRATION_STEPS = 6
 STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom."""
@@ -120,14 +117,19 @@ def compare(config: CompareConfig, say: Say) -> Comparison:
     config.check()
     config.out.mkdir(parents=True, exist_ok=True)
     recipes = {name: _configuration(name, config) for name in map(_short, config.objectives)}
-    steps = _steps(recipes, config, say)
-    runs = [
-        _run_of(name, recipe, steps[name], seed, config) for seed in _seeds(config) for name, recipe in recipes.items()
-    ]
-    for number, run in enumerate(runs, start=1):
-        say(f"run {number} of {len(runs)}: {run.name}, seed {run.seed}, {run.config.train.steps} steps")
-        _train(run, say)
-        _probe(run, config, say)
+    with StopSignal() as signal:
+        steps = _steps(recipes, config, signal, say)
+        runs = [
+            _run_of(name, recipe, steps[name], seed, config)
+            for seed in _seeds(config)
+            for name, recipe in recipes.items()
+        ]
+        for number, run in enumerate(runs, start=1):
+            say(f"run {number} of {len(runs)}: {run.name}, seed {run.seed}, {run.config.train.steps} steps")
+            _train(run, signal, say)
+            _probe(run, config, say)
+            if signal.stop():
+                raise Interrupted(f"stopped after {run.folder}; the same command goes on")
     compared = _put_together(runs, list(recipes), config)
     files.write_json(config.out / "compare.json", compared.to_json())
     page = comparison_page(compared.rows, compared.differences, compared.described, compared.curves)
@@ -176,7 +178,7 @@ def _run_of(name: str, recipe: PretrainConfig, steps: int, seed: int, config: Co
     return Run(name, seed, folder, dataclasses.replace(recipe, out=folder, seed=seed, train=train))
 
 
-def _steps(recipes: dict[str, PretrainConfig], config: CompareConfig, say: Say) -> dict[str, int]:
+def _steps(recipes: dict[str, PretrainConfig], config: CompareConfig, signal: StopSignal, say: Say) -> dict[str, int]:
     """Updates of each objective; those found by timing are kept, so that going on means the same runs."""
     if config.steps:
         return dict.fromkeys(recipes, config.steps)
@@ -189,46 +191,16 @@ def _steps(recipes: dict[str, PretrainConfig], config: CompareConfig, say: Say) 
             folder = config.out / f".timing-{Path(name).stem}"
             every = dataclasses.replace(timed.config.train, log_every=1)
             timed_config = dataclasses.replace(timed.config, out=folder, train=every)
-            _train(dataclasses.replace(timed, folder=folder, config=timed_config), say)
+            _train(dataclasses.replace(timed, folder=folder, config=timed_config), signal, say)
             seconds = _step_seconds(folder, recipe.train.batch_size)
             found[name] = max(1, round(config.minutes * 60 / seconds))
             files.write_json(kept, found)
     return {name: int(found[name]) for name in recipes}
 
 
-def _train(run: Run, say: Say) -> None:
-    """Runs it to its end, from where it stands; notes the peak of its memory."""
-    if (run.folder / "encoder" / "config.json").exists():
-        _require_same(run)
-        return
-    if (run.folder / "config.json").exists():
-        _require_same(run)
-        arguments = ["--resume", str(run.folder)]
-    else:
-        asked = run.folder.with_name(f"{run.folder.name}.json")
-        files.write_json(asked, configs.to_json(run.config))
-        arguments = ["--config", str(asked)]
-    process = subprocess.Popen([*COMMAND, "pretrain", *arguments], stdout=subprocess.DEVNULL)
-    try:
-        _, status, usage = os.wait4(process.pid, 0)
-    except KeyboardInterrupt:
-        process.wait()
-        raise Interrupted(f"stopped in {run.folder}; the same command goes on") from None
-    process.returncode = code = os.waitstatus_to_exitcode(status)
-    if code in (EXIT_REQUEUE, -15, -2):
-        raise Interrupted(f"stopped in {run.folder}; the same command goes on")
-    if code not in (0, EXIT_PARTIAL):
-        raise UserError(f"{run.folder}: pretraining ended with exit code {code}; what it said is above")
-    unit = 1 if sys.platform == "darwin" else 1024
-    files.write_json(run.folder / "memory.json", {"peak_mib": usage.ru_maxrss * unit / 2**20})
-    say(f"{run.name}, seed {run.seed}: trained")
-
-
-def _require_same(run: Run) -> None:
-    saved = configs.read_file(run.folder / "config.json")
-    differs = configs.difference(saved, configs.to_json(run.config))
-    if differs:
-        raise UsageError(f"{run.folder}: holds another run ({'; '.join(differs[:3])}); choose another --out")
+def _train(run: Run, signal: StopSignal, say: Say) -> None:
+    if apart.train(run.config, signal):
+        say(f"{run.name}, seed {run.seed}: trained")
 
 
 def _probe(run: Run, config: CompareConfig, say: Say) -> None:
@@ -260,7 +232,7 @@ def _put_together(runs: Sequence[Run], names: Sequence[str], config: CompareConf
         mine = [run for run in runs if run.name == name]
         difference = ours.mean(0) - right(name, "random").mean(0)
         step_s = statistics.median(_step_seconds(run.folder, run.config.train.batch_size) for run in mine)
-        memory = max(float(configs.read_file(run.folder / "memory.json")["peak_mib"]) for run in mine)
+        memory = max(apart.peak_memory_mib(run.folder) for run in mine)
         rows.append(
             Compared(
                 name if name in RECIPES else Path(name).stem,
@@ -291,7 +263,7 @@ def _put_together(runs: Sequence[Run], names: Sequence[str], config: CompareConf
         "encoder": configs.to_json(runs[0].config.encoder),
         "provenance": provenance(),
     }
-    curves = {run.name: tuple(_curve(run.folder)) for run in runs if run.seed == config.seed}
+    curves = {run.name: tuple(apart.loss_curve(run.folder)) for run in runs if run.seed == config.seed}
     return Comparison(tuple(rows), tuple(_differences(runs)), described, curves)
 
 
@@ -304,13 +276,9 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 
 
 def _step_seconds(folder: Path, batch_size: int) -> float:
-    """Median time of a step, from what the run logged; its first step warms up."""
-    rates = [row["clips_per_s"] for row in read_metrics(folder / METRICS) if row["step"] > 1 and row.get("clips_per_s")]
+    """Median time of a step, from what the run logged."""
+    rates = apart.step_rates(folder)
     return batch_size / statistics.median(rates) if rates else float("nan")
-
-
-def _curve(folder: Path) -> Iterator[tuple[int, float]]:
-    yield from ((row["step"], row["loss"]) for row in read_metrics(folder / METRICS) if row.get("loss") is not None)
 
 
 def _differences(runs: Sequence[Run]) -> Iterator[str]:

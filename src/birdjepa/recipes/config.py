@@ -16,6 +16,7 @@ from birdjepa.objectives import AnyObjective
 from birdjepa.objectives.added import AddedConfig
 from birdjepa.objectives.augment import GROUP
 from birdjepa.objectives.lejepa import LejepaConfig
+from birdjepa.optim import AnyOptimiser
 from birdjepa.optim.groups import AdamWConfig
 from birdjepa.optim.schedules import ScheduleConfig
 from birdjepa.train.config import TrainConfig
@@ -48,7 +49,11 @@ class PretrainConfig:
     """What the encoder learns by; which one is chosen by the recipe, or by `kind` in a file."""
     added: AddedConfig = AddedConfig()
     """Terms added to the objective's loss."""
-    optim: AdamWConfig = AdamWConfig()
+    optim: AnyOptimiser = AdamWConfig()
+    """How weights are updated: adamw or muon, chosen by `--optim NAME`, or by `kind` in a file."""
+    mup_base_width: int = 0
+    """Width of the encoder that the learning rate was found at: muP scales initial values and rates to the width in
+    hand, so that it stays the best. 0 is the standard parameterisation."""
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     report: bool = True
@@ -71,11 +76,30 @@ class PretrainConfig:
             )
         if self.train.micro_batch < 2:
             raise UsageError("train.batch-size / train.accumulate must be at least 2: the objective compares clips")
+        self.schedule.check(self.train.steps)
         try:
             self.added.check()
         except ValueError as error:
             raise UsageError(f"added: {error}") from None
         self.encoder_config()
+        if self.mup_base_width:
+            self.at_base_width()
+
+    def at_base_width(self) -> "PretrainConfig":
+        """The same run with the encoder of muP's base width: as deep, with heads as wide, and therefore fewer of them.
+
+        Raises:
+          UsageError: if no such encoder exists.
+        """
+        width, depth, heads = self.encoder.dimensions
+        base, rest = divmod(self.mup_base_width, width // heads)
+        if base < 1 or rest:
+            raise UsageError(
+                f"mup_base_width={self.mup_base_width} must be a positive multiple of {width // heads}, the width of "
+                f"one head of the encoder ({width}x{depth}x{heads}): heads keep their width, and their number grows"
+            )
+        size = f"{self.mup_base_width}x{depth}x{base}"
+        return dataclasses.replace(self, encoder=dataclasses.replace(self.encoder, size=size))
 
     def require_shares(self, world: int) -> None:
         """What must hold where several processes share each batch.

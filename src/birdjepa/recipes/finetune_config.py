@@ -103,6 +103,7 @@ class FinetuneConfig:
             )
         if self.start == "probe" and self.objective.is_multi_label:
             raise UsageError(f"start=probe is for single labels, got loss={self.objective.loss}: set --start auto")
+        self.schedule.check(self.train.steps)
         encoder = read_config(self.encoder)
         if self.blocks > (depth := encoder.vit.dimensions[1]):
             raise UsageError(f"--blocks {self.blocks}: the encoder has {depth}; -1 lets all of it learn")

@@ -27,13 +27,13 @@ from birdjepa.models.encoder import Encoder, load
 from birdjepa.models.heads import LinearHead
 from birdjepa.objectives.base import DataSize
 from birdjepa.objectives.supervised import Supervised
+from birdjepa.optim.groups import describe
 from birdjepa.recipes import finetune_score, run_folder
 from birdjepa.recipes.card import classifier_card
 from birdjepa.recipes.finetune_config import FinetuneConfig
 from birdjepa.recipes.finetune_data import Parts, split_parts
 from birdjepa.recipes.finetune_score import Validation
 from birdjepa.recipes.finetune_start import start_as_probe, unfreeze
-from birdjepa.recipes.pretrain import describe_groups
 from birdjepa.recipes.run_folder import Say
 from birdjepa.train.engine import SingleEngine
 from birdjepa.train.loop import Trainer, autocast_dtype, pick_device
@@ -101,12 +101,12 @@ def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSi
             train = labelled.select(parts.train)
             refused |= _refusals(start_as_probe(objective.head, encoder, train, clips.classes, config.seed, say))
     validation = _validation(config, state, labelled.select(parts.validation), clips, say)
-    try:
-        _train(config, clips, state, validation, folder, signal, say)
-    finally:
-        refused |= state.refused
-        refused |= _refusals(validation.refused.values() if validation else ())
-        run_folder.write_refused(folder, refused)
+    with run_folder.listing_refused(folder, refused):
+        try:
+            _train(config, clips, state, validation, folder, signal, say)
+        finally:
+            refused |= state.refused
+            refused |= _refusals(validation.refused.values() if validation else ())
     return _finish(config, parts, state, clips, folder, refused, say)
 
 
@@ -250,7 +250,7 @@ def _introduce(
     depth = len(state.objective.encoder.vit.blocks)
     learns = "all of it" if config.blocks == -1 else f"{config.blocks} of {depth} blocks"
     say(f"encoder: {config.encoder}, {learns} learns; head: {config.objective.head.form}, loss {config.objective.loss}")
-    for line in describe_groups(state):
+    for line in describe(state.optimiser):
         say(line)
     epochs = config.train.steps * config.train.batch_size / clips.order.epoch_length
     bf16 = autocast_dtype(config.train.precision, device)

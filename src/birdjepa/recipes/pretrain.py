@@ -19,6 +19,8 @@ from birdjepa.data.sources import Manifest, open_data, split_weight
 from birdjepa.models.encoder import Encoder
 from birdjepa.objectives.base import DataSize, Objective
 from birdjepa.objectives.supervised import SupervisedConfig
+from birdjepa.optim import mup
+from birdjepa.optim.groups import describe
 from birdjepa.recipes import run_folder
 from birdjepa.recipes.card import model_card
 from birdjepa.recipes.config import PretrainConfig
@@ -149,7 +151,7 @@ def _only_labelled(source: Manifest) -> Manifest:
 
 
 def make_objective(config: PretrainConfig, encoder: Encoder, clips: Clips) -> Objective:
-    """The run's objective around an encoder, with what is added to it.
+    """The run's objective around a freshly initialised encoder, with what is added to it.
 
     Raises:
       UsageError: if it learns single labels and a row has several, or there is only one class.
@@ -157,8 +159,26 @@ def make_objective(config: PretrainConfig, encoder: Encoder, clips: Clips) -> Ob
     objective = config.objective
     if isinstance(objective, SupervisedConfig):
         require_classes(clips, is_multi_label=objective.is_multi_label)
+    made = _around(config, encoder, clips)
+    if config.mup_base_width:
+        mup.rescale(made, _base_objective(config, clips))
+    return made
+
+
+def width_rates(config: PretrainConfig, objective: Objective, clips: Clips) -> mup.WidthRates | None:
+    """muP's factors on the rates of the run's objective; None in the standard parameterisation."""
+    return mup.width_rates(objective, _base_objective(config, clips)) if config.mup_base_width else None
+
+
+def _base_objective(config: PretrainConfig, clips: Clips) -> Objective:
+    """The run's objective at muP's base width, as the standard parameterisation begins it."""
+    base = config.at_base_width()
+    return _around(base, base.encoder_config().build().initialise(base.seed), clips)
+
+
+def _around(config: PretrainConfig, encoder: Encoder, clips: Clips) -> Objective:
     size = DataSize(clips.n_recordings, len(clips.classes))
-    return config.added.around(objective.build(encoder, config.seed, size), config.seed, size)
+    return config.added.around(config.objective.build(encoder, config.seed, size), config.seed, size)
 
 
 def require_classes(clips: Clips, *, is_multi_label: bool) -> None:
@@ -212,6 +232,7 @@ def _run(
         n_classes=n_classes,
         seed=config.seed,
         engine=make_engine(config.train, device),
+        width_rates=width_rates(config, objective, clips),
     )
     found = run_folder.newest(folder, say)
     if found:
@@ -223,11 +244,8 @@ def _run(
     trainer = Trainer(
         state, config.train, config.schedule, folder, seed=config.seed, max_refused=config.loader.max_refused
     )
-    try:
+    with run_folder.listing_refused(folder, state.refused):
         run_folder.train(trainer, clips, config, signal, say)
-    finally:
-        if state.engine.processes.is_first:
-            run_folder.write_refused(folder, state.refused)
     export(config, state, folder, clips.n_recordings)
     return PretrainResult(folder, config, state.refused)
 
@@ -258,7 +276,9 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
         f"{len(grid)} tokens per {config.clips.clip_s:g} s, {patch_ms:g} ms each"
     )
     say(f"objective: {config.objective.name}, {_millions(state.objective)} in all that trains")
-    for line in describe_groups(state):
+    if config.mup_base_width:
+        say(f"muP: the encoder is {config.encoder.width / config.mup_base_width:g} times as wide as its base")
+    for line in describe(state.optimiser):
         say(line)
     for line in state.engine.notes:
         say(line)
@@ -267,18 +287,6 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
         f"seed {config.seed}, {_place(state, device)}, {'bf16' if precision else 'fp32'}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     )
-
-
-def describe_groups(state: TrainState) -> list[str]:
-    """The parameter-group table: how many tensors and numbers learn how fast, and how they are decayed."""
-    lines = []
-    for group in state.optimiser.param_groups:
-        numbers = sum(parameter.numel() for parameter in group["params"])
-        lines.append(
-            f"optimiser: {group['name']:<14} {len(group['params']):>4} tensors {numbers / 1e6:>7.2f} M numbers  "
-            f"lr {state.optimiser.defaults['lr'] * group['rate']:.3g}  weight decay {group['full_weight_decay']:g}"
-        )
-    return lines
 
 
 def _place(state: TrainState, device: torch.device) -> str:

@@ -3,13 +3,14 @@
 Shared by every job that trains: pretraining and fine-tuning differ in their configuration, not in this.
 """
 
+import contextlib
 import csv
 import datetime
 import fcntl
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,10 @@ from birdjepa.train.signals import StopSignal
 T = TypeVar("T")
 Say = Callable[[str], None]
 LOCK = ".lock"
+JOBS = "slurm"
+"""What a cluster's jobs for this run leave, from before it began."""
+_HALF_WRITTEN = re.compile(r"\..+\.(json|jsonl|csv|md|safetensors)\.[0-9a-f]{8}\.tmp")
+"""What a killed process was writing (see core/files.py). The report's are left out: it is written without the lock."""
 
 
 def begin(folder: Path, config: Any, found: dict[str, Any]) -> None:
@@ -100,7 +105,8 @@ def train(
             trainer.run(feed, configs.to_json(config), stop=signal.stop, say=say, judge=judge)
     except NonFinite as error:
         heard = ", ".join(clips.path(number) for number in error.recordings[:4])
-        raise UserError(f"{error}, or look at its {len(error.recordings)} recordings: {heard} ...") from error
+        text = f"{error}, or look at its {len(error.recordings)} recordings: {heard} ..."
+        raise processes.everywhere(UserError(text)) from error
 
 
 def write_refused(folder: Path, refused: dict[str, Refusal]) -> None:
@@ -111,6 +117,22 @@ def write_refused(folder: Path, refused: dict[str, Refusal]) -> None:
     ]
     if rows:
         files.write_csv(folder / "failures.csv", header, rows)
+
+
+@contextlib.contextmanager
+def listing_refused(folder: Path, refused: dict[str, Refusal]) -> Iterator[None]:
+    """Writes failures.csv when the block ends, however it does. Where it ends badly and the list cannot be written
+    either, the first error is the one to tell: the list is in the checkpoint too.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if processes.here().is_first:
+                write_refused(folder, refused)
+        raise
+    if processes.here().is_first:
+        write_refused(folder, refused)
 
 
 def read_refused(folder: Path) -> dict[str, Refusal]:
@@ -124,8 +146,10 @@ def read_refused(folder: Path) -> dict[str, Refusal]:
 
 
 def require_free(folder: Path, config: Any) -> None:
-    """Refuses a folder that holds anything but a lock; where it holds a run, says how that one differs."""
-    if not folder.exists() or (folder.is_dir() and not {path.name for path in folder.iterdir()} - {LOCK}):
+    """Refuses a folder that holds anything but what a start leaves that was killed before it had noted its
+    configuration, and a cluster's jobs; where it holds a run, says how that one differs.
+    """
+    if not folder.exists() or (folder.is_dir() and all(map(_is_beginning, folder.iterdir()))):
         return
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder}: exists already; choose another --out")
@@ -135,17 +159,21 @@ def require_free(folder: Path, config: Any) -> None:
     raise UsageError(f"{folder}: holds a run already; go on with --resume {folder}, or choose another --out{how}")
 
 
-@contextmanager
+def _is_beginning(path: Path) -> bool:
+    return path.name in (LOCK, JOBS, "provenance.json") or _HALF_WRITTEN.fullmatch(path.name) is not None
+
+
+@contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Refuses a second run on the same folder; of several processes the first holds the lock. It is the process's own:
-    flock's would outlive it in its workers.
+    """Refuses a second run on the same folder, and clears away what a killed one was writing; of several processes the
+    first holds the lock. It is the process's own: flock's would outlive it in its workers.
     """
-    with ExitStack() as held:
+    with contextlib.ExitStack() as held:
         processes.here().first(lambda: _lock(folder, held))
         yield
 
 
-def _lock(folder: Path, held: ExitStack) -> None:
+def _lock(folder: Path, held: contextlib.ExitStack) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = held.enter_context((folder / LOCK).open("w"))
@@ -155,6 +183,9 @@ def _lock(folder: Path, held: ExitStack) -> None:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise UsageError(f"{folder}: another process is running this run") from None
+    for path in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
+        if _HALF_WRITTEN.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def newest(folder: Path, say: Say) -> Checkpoint | None:

@@ -47,7 +47,8 @@ WATCHED = {
     "probe_loss": _Known("Online probe loss", "cross-entropy of the probe; does not train the encoder"),
     "lr": _Known("Learning rate", "the schedule as it was applied"),
     "grad_norm": _Known("Gradient norm", "before clipping: spikes are trouble"),
-    "clips_per_s": _Known("Speed", "clips per second; dips are waiting for data"),
+    "clips_per_s": _Known("Speed", "clips per second"),
+    "data_wait": _Known("Waiting for data", "share of the time: more than a little asks for more loader.workers", True),
 }
 KNOWN = TERMS | WATCHED
 """Order of the page; what an objective logs beyond these comes after the loss terms under its own name."""
@@ -109,12 +110,13 @@ def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _with_curriculum(contents: ReportContents) -> Sequence[Mapping[str, Any]]:
     """The logged rows, and in each the probability of hard masks at that step where the masks follow a curriculum."""
     masks = _mapping(_mapping(contents.config.get("objective")).get("masks"))
-    n_steps = _mapping(contents.config.get("train")).get("steps")
+    fork = _mapping(_mapping(contents.config.get("schedule")).get("fork"))
+    n_steps = fork.get("planned") or _mapping(contents.config.get("train")).get("steps")
     if masks.get("kind") != "CurriculumConfig" or not n_steps:
         return contents.metrics
     pace, start = masks["pace"], float(masks["start"])
     return [
-        {**row, "hard_probability": hard_probability((int(row["step"]) - 1) / n_steps, pace, start)}
+        {**row, "hard_probability": hard_probability(min(1.0, (int(row["step"]) - 1) / n_steps), pace, start)}
         for row in contents.metrics
     ]
 

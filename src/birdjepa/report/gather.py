@@ -81,7 +81,8 @@ def _seen(
         return Absent("the recordings are not at hand")
     kind = (described.get("objective") or {}).get("kind")
     name = next((name for name, known in OBJECTIVES.items() if known.__name__ == kind), "")
-    n_steps = int((described.get("train") or {}).get("steps") or 1)
+    fork = (described.get("schedule") or {}).get("fork") or {}
+    n_steps = int(fork.get("planned") or (described.get("train") or {}).get("steps") or 1)
     try:
         return look_at(clips, objective, name=name, seed=seed, n_steps=n_steps, trained=trained, config=config)
     except UserError as error:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from birdjepa.checkpoint.store import RetentionConfig
+from birdjepa.optim.clipping import ClipBy
 from birdjepa.optim.groups import AdamWConfig
 
 
@@ -82,6 +83,8 @@ class TrainConfig:
     """bf16 autocast, or float32; auto takes bf16 where the processor has instructions for it."""
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0 does not clip."""
+    clip_by: ClipBy = "all"
+    """all: one norm over all parameters; group: each group of the optimiser by a norm of its own."""
     ema_decay: float = 0.0
     """Averages the weights and exports the average; 0 does not."""
     checkpoint_every: int = 200

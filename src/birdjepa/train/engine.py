@@ -10,7 +10,6 @@ norm, the same update and the same state. Everything but `forward` is to be call
 
 import abc
 import contextlib
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from birdjepa.core import processes
 from birdjepa.core.batch import ClipBatch
 from birdjepa.objectives.base import Chance, Objective, ObjectiveOutput
+from birdjepa.optim.clipping import ClipBy, clip_gradients
 
 
 class Engine(abc.ABC):
@@ -70,12 +70,8 @@ class Engine(abc.ABC):
         """Adds to the gradients; `last` as it was for `forward`."""
 
     @abc.abstractmethod
-    def clip(self, limit: float) -> float:
-        """Norm of the whole gradient over all processes, before it is clipped.
-
-        Groups of the optimiser that carry a `clip_norm` are each clipped to it, all others together to `limit`; 0 does
-        not clip.
-        """
+    def clip(self, limit: float, by: ClipBy) -> float:
+        """Norm of the whole gradient over all processes, before it is clipped as `optim.clipping` says."""
 
     @abc.abstractmethod
     def step(self) -> None:
@@ -120,17 +116,8 @@ class PlainEngine(Engine):
     def backward(self, loss: Tensor, *, last: bool) -> None:
         loss.backward()
 
-    def clip(self, limit: float) -> float:
-        groups = self.optimiser.param_groups
-        own = [(group["params"], group["clip_norm"]) for group in groups if group.get("clip_norm")]
-        apart = {id(parameter) for parameters, _ in own for parameter in parameters}
-        rest = [each for each in self.objective.parameters() if each.numel() and id(each) not in apart]
-        norms = [self.clip_together(parameters, most) for parameters, most in ((rest, limit), *own)]
-        return float(torch.stack(norms).norm()) if len(norms) > 1 else float(norms[0])
-
-    def clip_together(self, parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-        """Norm of these parameters' gradients before they are scaled to a norm of at most `limit`; 0 does not."""
-        return self.read(nn.utils.clip_grad_norm_(parameters, limit or float("inf")))
+    def clip(self, limit: float, by: ClipBy) -> float:
+        return float(clip_gradients(self.optimiser, limit, by).total)
 
     def step(self) -> None:
         self.optimiser.step()

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import MissingExtraError, UsageError, UserError
 from birdjepa.objectives.base import Chance, Objective, ObjectiveOutput
+from birdjepa.optim.clipping import ClipBy, clip_gradients
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.deepspeed_config import Resolved, resolve
 from birdjepa.train.engine import Engine
@@ -83,21 +84,21 @@ class DeepSpeedEngine(Engine):
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self._runner.backward(loss, scale_wrt_gas=False)
 
-    def clip(self, limit: float) -> float:
-        groups = self.optimiser.param_groups
+    def clip(self, limit: float, by: ClipBy) -> float:
+        if not self.stage:
+            return float(clip_gradients(self.optimiser, limit, by).total)
         gradients = list(self._gradients())
-        squares = torch.zeros(len(groups), device=self.device)
+        squares = torch.zeros(len(self.optimiser.param_groups), device=self.device)
         for group, gradient in gradients:
             squares[group] += gradient.float().square().sum()
-        if self.stage:
-            squares = self.processes.add(squares)
-        own = torch.tensor([bool(group.get("clip_norm")) for group in groups], device=self.device)
-        norms = torch.where(own, squares, squares[~own].sum()).sqrt()
-        limits = [group.get("clip_norm") or limit or float("inf") for group in groups]
-        scales = (torch.tensor(limits, device=self.device) / (norms + 1e-6)).clamp(max=1.0)
-        for group, gradient in gradients:
-            gradient.mul_(scales[group])
-        return float(squares.sum().sqrt())
+        squares = self.processes.add(squares)
+        total = squares.sum().sqrt()
+        if limit:
+            norms = squares.sqrt() if by == "group" else total.expand(len(squares))
+            scales = (limit / (norms + 1e-6)).clamp(max=1.0)
+            for group, gradient in gradients:
+                gradient.mul_(scales[group])
+        return float(total)
 
     def step(self) -> None:
         for ours, theirs in zip(self.optimiser.param_groups, self._zero.param_groups, strict=True):
@@ -161,11 +162,7 @@ class DeepSpeedEngine(Engine):
         return self._deepspeed.utils
 
     def _gradients(self) -> Iterator[tuple[int, Tensor]]:
-        """Number of the group and gradient, of this process's piece where there are pieces; after the exchange."""
-        if not self.stage:
-            for number, group in enumerate(self.optimiser.param_groups):
-                yield from ((number, parameter.grad) for parameter in group["params"] if parameter.grad is not None)
-            return
+        """Number of the group and gradient, of what lies in this process's pieces; after the exchange."""
         for piece, gradients in self._zero.averaged_gradients.items():
             yield from ((self._group_of(piece), gradient) for gradient in gradients)
 

@@ -20,15 +20,19 @@ from birdjepa.checkpoint import store
 from birdjepa.checkpoint.manifest import CheckpointError
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import Interrupted, UsageError, UserError
-from birdjepa.core.processes import ALONE, Processes, require_exchange
+from birdjepa.core.hardware import has_bf16
+from birdjepa.core.processes import ALONE, Processes, everywhere, require_exchange
 from birdjepa.objectives.base import Chance
 from birdjepa.optim.schedules import ScheduleConfig, factor, weight_decay_factor
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.monitors import alarm, look
 from birdjepa.train.progress import Progress
+from birdjepa.train.saving import Saves
 from birdjepa.train.selftest import require_own_clips
 from birdjepa.train.sinks import Sinks
 from birdjepa.train.state import TrainState
+from birdjepa.train.timing import Stopwatch
+from birdjepa.train.watchdog import Watchdog
 
 Batches = Callable[[int, int], Generator[ClipBatch, None, None]]
 """Micro-batches number first to last - 1."""
@@ -108,6 +112,8 @@ class Trainer:
         self.engine = state.engine
         self.device = state.engine.device
         self.autocast = autocast_dtype(config.precision, self.device)
+        self.timing = Stopwatch(self.device)
+        """Parts: data, loop, forward (and views, where a profile marks them), backward, optimiser, watch, log, save."""
         self._saved_step = state.step
 
     def run(
@@ -124,42 +130,54 @@ class Trainer:
         Raises:
           Interrupted: a stop was asked for; the state is saved.
           NonFinite: naming the step and the recordings.
+          NotSaved: storage fails again and again.
           UserError: too many recordings cannot be read.
         """
         config, state, own = self.config, self.state, self.engine.processes
         start = state.step
+        saves = Saves(say)
         require_exchange(self.device)
         with (
-            contextlib.closing(batches(start * config.accumulate, config.steps * config.accumulate)) as feed,
             self.sinks(described) as sinks,
             Progress(start, config.steps, say, self.verb) if own.is_first else contextlib.nullcontext() as progress,
+            Watchdog(self.folder, say) as watchdog,  # outside the feed: ending its workers may be what hangs
+            contextlib.closing(batches(start * config.accumulate, config.steps * config.accumulate)) as feed,
         ):
+            self.timing.restart()
             if judge and start == 0 and (seen := judge.judge()) and sinks:
                 sinks.write({"step": 0, **seen})
             while not self.is_over(judge):
                 if own.any(stop()):
-                    self.save()
+                    with watchdog.patient():
+                        saves.now(lambda: self.keep(sinks))
                     raise Interrupted(
                         f"stopped at step {state.step}, saved; go on with: birdjepa {self.verb} --resume {self.folder}"
                     )
                 began = time.perf_counter()
-                fetched = own.together(lambda: [next(feed) for _ in range(config.accumulate)])
+                micro_batches = own.together(lambda: [next(feed) for _ in range(config.accumulate)])
+                self.timing.mark("data")
                 if state.step == start:
-                    require_own_clips(fetched)
-                update = self.update(fetched)
+                    require_own_clips(micro_batches)
+                watchdog.start()
+                update = self.update(micro_batches)
                 row = self.watch(update, time.perf_counter() - began)
-                judged = judge.judge() if judge else {}
+                watchdog.step_done()
+                with watchdog.patient():
+                    judged = judge.judge() if judge else {}
+                self.timing.mark("watch")
                 logged = state.step % config.log_every == 0 or state.step in (1, config.steps)
                 if sinks and (logged or judged or self.is_watched()):
-                    sinks.write({**row, **judged})
+                    sinks.write({**row, **judged, "data_wait": self.timing.share("data")})
                 if "alarm" in row:
                     say(f"step {state.step}: {row['alarm']}")
                 if progress:
                     progress.advance(state.step, update.loss)
-                if state.step % config.checkpoint_every == 0 or self.is_over(judge):
-                    if sinks:
-                        sinks.sync()
-                    self.save()
+                self.timing.mark("log")
+                is_over = self.is_over(judge)
+                if state.step % config.checkpoint_every == 0 or is_over:
+                    with watchdog.patient():
+                        (saves.now if is_over else saves.soon)(lambda: self.keep(sinks))
+                    self.timing.mark("save")
 
     def sinks(self, described: Mapping[str, Any]) -> contextlib.AbstractContextManager[Sinks | None]:
         """Where metrics go, on the process that writes."""
@@ -179,16 +197,19 @@ class Trainer:
         engine.zero_grad()
         buffers = {name: buffer.clone() for name, buffer in state.objective.named_buffers()}
         losses, terms, heard = [], [], []
+        self.timing.mark("loop")
         for micro, batch in enumerate(batches):
             last = micro == len(batches) - 1
             moved = batch.move(self.device)
             with self.precision():
                 output = engine.forward(moved, self.chance(micro), last=last)
+            self.timing.mark("forward")
             engine.backward(output.loss / len(batches), last=last)
+            self.timing.mark("backward")
             losses.append(float(output.loss.detach()))
             terms.append({name: float(value) for name, value in output.terms.items()})
             heard.append(self.gathered(moved, output.watched))
-        norm = engine.clip(config.clip_norm)
+        norm = engine.clip(config.clip_norm, config.clip_by)
         means = {name: sum(each[name] for each in terms) / len(terms) for name in terms[0]}
         table = engine.processes.table([sum(losses) / len(losses), *means.values()])
         loss, *of_all = (sum(column) / len(table) for column in zip(*table, strict=True))
@@ -203,6 +224,7 @@ class Trainer:
             if state.ema:
                 state.ema.update(state.objective.encoder)
         state.step += 1
+        self.timing.mark("optimiser")
         whole = Heard(*(torch.cat(parts) for parts in zip(*heard, strict=True)))
         return Update(loss, [row[0] for row in table], norm, dict(zip(means, of_all, strict=True)), whole)
 
@@ -214,7 +236,8 @@ class Trainer:
 
     def chance(self, micro: int = 0) -> Chance:
         """Chance of the step in hand."""
-        return Chance(self.seed, self.state.step, self.config.steps, micro, self.engine.rank, self.engine.world)
+        planned = self.schedule.planned(self.config.steps)
+        return Chance(self.seed, self.state.step, planned, micro, self.engine.rank, self.engine.world)
 
     def watch(self, update: Update, seconds: float) -> dict[str, Any]:
         """The step's row: loss and terms, the probe, and now and then the monitors."""
@@ -245,6 +268,15 @@ class Trainer:
     def is_watched(self) -> bool:
         """Whether the monitors look at the step just done."""
         return self.state.step % self.config.monitor.every == 0 or self.state.step == self.config.steps
+
+    def keep(self, sinks: Sinks | None) -> None:
+        """Rows to the disk, then the checkpoint that they lead to.
+
+        Raises:
+          StorageError: if either fails.
+        """
+        self.engine.processes.first(lambda: sinks.sync() if sinks else None)
+        self.save()
 
     def save(self) -> None:
         """Writes a checkpoint of the current step, unless there is one. The first process writes, the others wait.
@@ -283,12 +315,12 @@ class Trainer:
         seen = (state.step + 1) * self.config.batch_size
         if state.n_refused > max(LEAST_REFUSED, self.max_refused * seen):
             reasons = "; ".join(f"{each.path}: {each.reason}" for each in list(state.refused.values())[:3])
-            error = UserError(
-                f"{state.n_refused} of {seen} examples could not be read, more than "
-                f"loader.max_refused={self.max_refused:g}: {reasons}. `birdjepa data scan` lists them all"
+            raise everywhere(
+                UserError(
+                    f"{state.n_refused} of {seen} examples could not be read, more than "
+                    f"loader.max_refused={self.max_refused:g}: {reasons}. `birdjepa data scan` lists them all"
+                )
             )
-            error.everywhere = True
-            raise error
 
     def stop_non_finite(self, loss: float, norm: float, heard: list[Heard]) -> None:
         """Saves the state before this step, and says where it happened."""
@@ -309,15 +341,6 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
     return torch.bfloat16 if precision == "bf16" else None
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 products are faster than float32 ones on the device: it has instructions for them."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return False
 
 
 def pick_device(name: str, own: Processes = ALONE) -> torch.device:

@@ -1,4 +1,10 @@
-"""Stop signals: the first one asks the loop to save and end, a second one ends at once."""
+"""Stop signals: the first one asks the loop to save and end, Ctrl-C after it ends at once.
+
+Others that follow change nothing: a scheduler sends several (before the time limit, at it, to a job and to each of its
+processes), and none of them must end a save under way. For the impatient there is SIGKILL.
+
+Imports nothing heavy, so that the command line can listen before torch is there.
+"""
 
 import signal
 import types
@@ -8,7 +14,9 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SI
 
 
 class StopSignal:
-    """Context manager; `stop()` tells whether a signal came. The handler only sets that flag."""
+    """Context manager; `stop()` tells whether a signal came. The handler only sets that flag. One inside another knows
+    what the outer one was told.
+    """
 
     def __init__(self, names: Iterable[signal.Signals] = STOPS) -> None:
         nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -19,6 +27,9 @@ class StopSignal:
     def __enter__(self) -> "StopSignal":
         for name in self._names:
             self._before[name] = signal.signal(name, self._handle)
+            outer = getattr(self._before[name], "__self__", None)
+            if isinstance(outer, StopSignal):
+                self.received = self.received or outer.received
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -29,7 +40,8 @@ class StopSignal:
         return self.received is not None
 
     def _handle(self, number: int, _: types.FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received = signal.Signals(number)
+        elif number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.received = signal.Signals(number)

@@ -1,5 +1,9 @@
-"""Sinks: where metrics go. metrics.jsonl always; TensorBoard and W&B where they are asked for."""
+"""Sinks: where metrics go. metrics.jsonl always; TensorBoard and W&B where they are asked for.
 
+A row that cannot be written is kept and written later: a disk that is full for a while costs no row and ends no run.
+"""
+
+import contextlib
 import json
 import math
 import os
@@ -10,7 +14,7 @@ from typing import Any
 
 from birdjepa.core import config as configs
 from birdjepa.core import files
-from birdjepa.core.errors import MissingExtraError
+from birdjepa.core.errors import MissingExtraError, StorageError
 from birdjepa.train.config import SinksConfig
 
 METRICS = "metrics.jsonl"
@@ -24,33 +28,87 @@ class Sinks:
         self._tensorboard = _open_tensorboard(folder, first_step) if config.tensorboard else None
         self._wandb = _open_wandb(folder, config, described) if config.wandb_project else None
         keep_rows_before(folder / METRICS, first_step)
-        self._file = (folder / METRICS).open("a", encoding="utf-8")
+        self._rows = Rows(folder / METRICS)
 
     def __enter__(self) -> "Sinks":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._rows.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish()
 
     def sync(self) -> None:
-        """Forces the rows to the disk: before a checkpoint, which a resumed run takes to follow them."""
-        os.fsync(self._file.fileno())
+        """Forces the rows to the disk: before a checkpoint, which a resumed run takes to follow them.
+
+        Raises:
+          StorageError: if that fails; the rows are kept.
+        """
+        self._rows.sync()
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One row; `step` names its step. Numbers that are not finite become null."""
         finite = {name: _finite(value) for name, value in row.items()}
-        self._file.write(json.dumps(finite) + "\n")
-        self._file.flush()
+        self._rows.write(json.dumps(finite) + "\n")
         numbers = {name: value for name, value in finite.items() if isinstance(value, int | float) and name != "step"}
         if self._tensorboard is not None:
             for name, value in numbers.items():
                 self._tensorboard.add_scalar(name, value, row["step"])
         if self._wandb is not None:
             self._wandb.log(numbers, step=row["step"])
+
+
+class Rows:
+    """A file of lines that is only added to. What is not known to be on the disk is also kept in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        self._synced = path.stat().st_size
+        """Bytes of the file that are on the disk."""
+        self._kept = b""
+        """What follows them."""
+        self._n_written = 0
+        """How much of that the file has."""
+
+    def write(self, line: str) -> None:
+        """Adds a line, now or at the next call that can."""
+        self._kept += line.encode()
+        with contextlib.suppress(OSError):
+            self._write_kept()
+
+    def sync(self) -> None:
+        """Writes what is kept and forces it to the disk.
+
+        Raises:
+          StorageError: if that fails; nothing is lost as long as the process lives.
+        """
+        try:
+            self._write_kept()
+            try:
+                os.fsync(self._file.fileno())
+            except OSError:
+                self._n_written = 0  # what was written may be gone, and a second sync would not say so
+                raise
+        except OSError as error:
+            raise StorageError(
+                f"{self._path}: rows not written: {error.strerror}; {files.free_bytes(self._path.parent)} bytes free"
+            ) from error
+        self._synced += len(self._kept)
+        self._kept, self._n_written = b"", 0
+
+    def close(self) -> None:
+        """Ends the writing; rows that still cannot be written are lost, and made again by a resumed run."""
+        with self._file, contextlib.suppress(OSError):
+            self._write_kept()
+
+    def _write_kept(self) -> None:
+        if self._n_written == 0:
+            os.ftruncate(self._file.fileno(), self._synced)
+        while self._n_written < len(self._kept):
+            self._n_written += os.write(self._file.fileno(), self._kept[self._n_written :])
 
 
 def require_extras(config: SinksConfig) -> None:

@@ -15,8 +15,9 @@ from birdjepa.checkpoint.store import Checkpoint
 from birdjepa.core.batch import Refusal
 from birdjepa.core.errors import UserError
 from birdjepa.objectives.base import Objective
+from birdjepa.optim import AnyOptimiser
 from birdjepa.optim.ema import Ema
-from birdjepa.optim.groups import AdamWConfig
+from birdjepa.optim.mup import WidthRates
 from birdjepa.train.best import Best
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.engine import Engine
@@ -42,19 +43,20 @@ class TrainState:
     def __init__(
         self,
         objective: Objective,
-        optimiser: AdamWConfig,
+        optimiser: AnyOptimiser,
         config: TrainConfig,
         *,
         n_classes: int,
         seed: int,
         engine: Engine,
         keeps_best: bool = False,
+        width_rates: WidthRates | None = None,
     ) -> None:
         self.engine = engine
         self.objective = objective.train()
         require_same("their first weights", self.objective.state_dict())
         engine.place(self.objective)
-        self.optimiser = optimiser.build(self.objective)
+        self.optimiser = optimiser.build(self.objective, width_rates)
         self.ema = Ema(objective.encoder, config.ema_decay) if config.ema_decay else None
         width = objective.encoder.config.embedding_width
         watched = config.probe.enabled and n_classes > 1
@@ -67,8 +69,6 @@ class TrainState:
         """Examples that could not be read; a recording may count several times."""
         self.step = 0
         """Updates done."""
-        for made in (self.optimiser, *([self.probe.optimiser] if self.probe else [])):
-            _make_moments(made)
         self._moments = [
             (parameter, list(self.optimiser.state[parameter])) for parameter in _parameters(self.optimiser)
         ]
@@ -166,13 +166,3 @@ def _plain(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, He
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
-
-
-def _make_moments(optimiser: torch.optim.Optimizer) -> None:
-    """Makes the moments that torch's optimisers would make at their first step, so that every state has them."""
-    for parameter in _parameters(optimiser):
-        optimiser.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
