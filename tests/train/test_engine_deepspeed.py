@@ -53,7 +53,7 @@ def launched(songs, folder, variants):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{source}:{os.environ.get('PYTHONPATH', '')}"},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     (folder / "stdout").write_text(done.stdout)
