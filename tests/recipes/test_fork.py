@@ -142,3 +142,10 @@ def test_changed_data_is_refused(songs, tmp_path):
     with pytest.raises(UsageError, match="the data has changed"):
         fork(ForkArguments(fork=tmp_path / "parent", at_step=4, cooldown=2), lambda _: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parent", "songs"]
+
+
+def test_several_processes_do_not_make_one_folder(parent, tmp_path, monkeypatch):
+    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="made by one process, not by 2"):
+        fork(ForkArguments(fork=parent, at_step=4, cooldown=2, out=tmp_path / "run"), lambda _: None)

@@ -101,10 +101,11 @@ def test_what_happens_now_and_then_is_shared_out(tmp_path):
     }  # fmt: skip
 
 
-def test_memory_is_measured_while_the_next_batch_can_be_expected_to_fit(monkeypatch):
+def test_memory_is_measured_while_the_next_batch_can_be_expected_to_fit(songs, tmp_path, monkeypatch):
+    config = tiny(songs, tmp_path)
     asked: list[int] = []
     monkeypatch.setattr(profile_memory, "peak_mib", lambda config, clips, size: asked.append(size) or 100.0 + 10 * size)
-    found = list(by_batch(None, None, 1024, 500.0))  # pyright: ignore[reportArgumentType]
+    found = list(by_batch(config, make_clips(config, open_sources(config)), 1024, 500.0))
     assert asked == [2, 4, 8, 16, 32], "64 would take 740"
     assert largest_that_fits(found, 500.0) == 40
     assert largest_that_fits(found, 1e9) == 4 * 32, "no fit is believed further"
@@ -128,6 +129,7 @@ def test_a_process_tells_its_own_peak():
         (["lejepa", "--out", "x"], "leave out --out"),
         (["lejepa", "--profile.steps", "1"], "profile.steps >= 2"),
         (["lejepa", "--data", "absent"], "absent: not found"),
+        (["lejepa", "--train.engine", "ddp"], "a profile is of one process"),
     ],
 )
 def test_usage_errors_of_a_profile(arguments, told, capsys):

@@ -5,6 +5,8 @@ import json
 import signal
 import subprocess
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny_run import COMMAND, metrics, tiny, write_config, write_songs
@@ -14,14 +16,14 @@ from birdjepa.core import config as configs
 from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.objectives.pixio import PixioConfig
 from birdjepa.optim.groups import AdamWConfig
-from birdjepa.recipes import apart, labels, pretrain, sweep
+from birdjepa.recipes import apart, labels, pretrain, slurm, sweep
+from birdjepa.recipes.run_folder import JOBS
 from birdjepa.recipes.sweep import SweepConfig, planned
 from birdjepa.recipes.sweeping import grid, log_spaced, replaced
 
 FILE = """
 import dataclasses, json
 from birdjepa.core import config as configs
-from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.sweeping import grid
 
 def configs_of(base):
@@ -210,6 +212,42 @@ def test_bad_options_are_refused_before_anything_is_trained(songs, tmp_path):
         with pytest.raises((UsageError, UserError), match=told):
             sweep.sweep(SweepConfig(file=file, out=tmp_path / "out", **changes), lambda _: None)
     assert not (tmp_path / "out").exists()
+
+
+def test_each_run_becomes_a_task_of_an_array(songs, tmp_path, monkeypatch, capsys):
+    file = write_file(tmp_path, songs, {"seed": [3, 4]})
+    submitted = []
+
+    def submit(commands, folder, asked):
+        submitted.append((list(commands), folder, asked.hours))
+        return [SimpleNamespace(job_id="7_0"), SimpleNamespace(job_id="7_1")]
+
+    monkeypatch.setattr(slurm, "submit_array", submit)
+    command = ["sweep", str(file), "--out", str(tmp_path / "out"), "--slurm", "--slurm.hours", "2"]
+    assert main(command) == 0
+    ((commands, folder, hours),) = submitted
+    asked = ("sweep", str(file), "--out", str(tmp_path / "out"), "--index")
+    assert [each[-6:] for each in commands] == [(*asked, "0"), (*asked, "1")]
+    assert (folder, hours) == (tmp_path / "out" / JOBS, 2.0)
+    assert capsys.readouterr().out == "7_0\n7_1\n"
+    assert main([*command, "--table"]) == 2
+    assert main([*command, "--slurm.tasks-per-node", "2"]) == 2
+    assert len(submitted) == 1
+    for n_done, run in enumerate(planned(file, tmp_path / "out"), start=1):
+        (run.config.out / "encoder").mkdir(parents=True)
+        (run.config.out / "encoder" / "config.json").touch()
+        capsys.readouterr()
+        assert main(command) == 0
+        assert [each[-1] for each in submitted[-1][0]] == ["1"]
+        assert ("all runs are done" in capsys.readouterr().err) == (n_done == 2)
+    assert len(submitted) == 2
+
+
+def test_the_factorial_is_sixty_runs(tmp_path):
+    runs = planned(Path(__file__).parents[2] / "examples" / "factorial.py", tmp_path)
+    assert len(runs) == 3 * 2 * 2 * 5
+    assert len({run.line for run in runs}) == 12
+    assert runs[-1].line == "supervised-muon-mup_base_width64"
 
 
 def test_rates_at_equal_ratios():

@@ -7,6 +7,7 @@ child is `birdjepa.cli.main`, in a session of its own; what is planted there is 
 
 import json
 import os
+import signal
 import sys
 import traceback
 
@@ -14,6 +15,7 @@ import traceback
 def attempt(argv: list[str], said: str, board: str, plants: list[list], fault: str) -> int:
     """Runs in the child; returns the exit code."""
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -57,3 +59,4 @@ if __name__ == "__main__":
     from birdjepa.cli import finetune, pretrain  # noqa: F401 - so that no child imports them
 
     main()
+    os._exit(0)  # nothing is left to be done, and torch takes its time to end

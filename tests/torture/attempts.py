@@ -69,7 +69,7 @@ class Attempt:
     def is_over(self) -> bool:
         return self.state() in "ZX"
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 120.0) -> bool:
         """Returns at the condition, or when the attempt is over; whether the condition holds."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -84,7 +84,7 @@ class Attempt:
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if to_group else os.kill)(self.pid, name)
 
-    def ended(self, seconds: float = 120.0) -> int:
+    def ended(self, seconds: float = 240.0) -> int:
         """Exit code, negative for a signal.
 
         Raises:

@@ -13,6 +13,7 @@ from birdjepa.cli.arguments import parse
 from birdjepa.core.errors import EXIT_DONE, UsageError
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.profile import OVERHEAD, PARTS, Profile, ProfileConfig, profile
+from birdjepa.recipes.profile_memory import FURTHEST
 
 DESCRIPTION = (
     "Measures what a training step of a run costs on this machine: memory by batch size and the largest batch that "
@@ -92,6 +93,9 @@ def show(found: Profile, asked: ProfileConfig) -> None:
         )
     console.print(memory)
     where = "the GPU's memory" if told["device"].startswith("cuda") else "the memory that is free"
+    further = found.fits == FURTHEST * found.memory[-1].micro_batch
     console.print(
-        f"largest micro-batch that fits into {asked.memory_share:.0%} of {where}: about {found.fits}", highlight=False
+        f"largest micro-batch that fits into {asked.memory_share:.0%} of {where}: "
+        f"{'at least' if further else 'about'} {found.fits}",
+        highlight=False,
     )

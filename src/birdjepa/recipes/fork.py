@@ -11,7 +11,7 @@ from pathlib import Path
 
 from birdjepa.checkpoint import store
 from birdjepa.core import config as configs
-from birdjepa.core import files
+from birdjepa.core import files, processes
 from birdjepa.core.errors import UsageError
 from birdjepa.optim.schedules import ForkConfig
 from birdjepa.recipes import pretrain, run_folder
@@ -39,9 +39,13 @@ def fork(asked: ForkArguments, say: Say) -> Path:
 
     Raises:
       UsageError: if the parent has no such checkpoint, or cannot be forked there; if the data has changed since it
-        began; if the new folder exists.
+        began; if the new folder exists; under torchrun.
       CheckpointError: if the checkpoint is damaged.
     """
+    if (world := processes.asked().world) > 1:
+        raise UsageError(
+            f"a fork is made by one process, not by {world}: stop it after its first steps, and go on with --resume"
+        )
     parent = run_folder.read_config(PretrainConfig, asked.fork)
     name = f"{asked.fork.absolute().name}-at-{asked.at_step}-cooldown-{asked.cooldown}"
     config = forked(parent, asked, asked.out or asked.fork.absolute().parent / name)

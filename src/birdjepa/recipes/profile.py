@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from birdjepa.core import processes
+from birdjepa.core.errors import UsageError
 from birdjepa.core.provenance import provenance
 from birdjepa.data.loader import batches, worker_errors
 from birdjepa.models.vit import Vit
@@ -120,6 +122,8 @@ def profile(config: PretrainConfig, asked: ProfileConfig, say: Say) -> Profile:
       UsageError, UserError: as `pretrain.start`.
     """
     config.check()
+    if config.train.engine != "single" or processes.asked().world > 1:
+        raise UsageError("a profile is of one process: leave out --train.engine and torchrun")
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     clips = make_clips(config, open_sources(config))
@@ -188,8 +192,14 @@ def count_flops(trainer: Trainer, config: PretrainConfig, batch: Any) -> float:
 def time_steps(trainer: Trainer, feed: Any) -> list[dict[str, float]]:
     """Runs the trainer to its end; seconds of each step by part, but for the warm-up."""
     watch = trainer.timing = Stopwatch(trainer.device, exact=True)
+
+    def begin_forward(*_: Any) -> None:
+        """What went before the first network of a forward pass was making its input."""
+        if watch.part != "views":
+            watch.mark("views")
+
     hooks = [
-        module.register_forward_pre_hook(lambda *_: watch.part == "views" or watch.mark("views"))
+        module.register_forward_pre_hook(begin_forward)
         for module in trainer.state.objective.modules()
         if isinstance(module, Vit)
     ]

@@ -21,7 +21,7 @@ from birdjepa.checkpoint.store import Checkpoint
 from birdjepa.core import config as configs
 from birdjepa.core import files, processes
 from birdjepa.core.batch import Refusal
-from birdjepa.core.errors import UsageError, UserError
+from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.core.provenance import provenance
 from birdjepa.data.loader import Clips, batches, worker_errors
 from birdjepa.data.sources import Manifest
@@ -89,6 +89,16 @@ def compare_origin(folder: Path, now: dict[str, Any], say: Say) -> None:
     for name in ("packages", "cpu", "n_threads", "commit"):
         for line in configs.difference(before.get(name), now[name], where=name):
             say(f"not the same to the last bit any more: {line}")
+
+
+def stop_early(signal: StopSignal, folder: Path, verb: str) -> None:
+    """Ends a run that was asked to stop while it began, before it builds anything.
+
+    Raises:
+      Interrupted: the folder's state is as it was.
+    """
+    if processes.here().any(signal.received is not None):
+        raise Interrupted(f"stopped before its first step; go on with: birdjepa {verb} --resume {folder}")
 
 
 def train(

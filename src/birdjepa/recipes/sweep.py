@@ -21,7 +21,7 @@ import tyro
 from birdjepa.benchmark.bootstrap import Estimate
 from birdjepa.benchmark.logistic import LinearProbe
 from birdjepa.core import config as configs
-from birdjepa.core import files
+from birdjepa.core import files, processes
 from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.core.provenance import provenance
 from birdjepa.data.sources import open_data
@@ -73,6 +73,8 @@ class SweepConfig:
             raise UsageError("--table puts all runs together, --index trains one: give one of them")
         if self.folds and not self.probe_data:
             raise UsageError("--folds is a column of --probe-data, which is missing")
+        if (world := processes.asked().world) > 1:
+            raise UsageError(f"{world} processes were started for this, but each run of a sweep is trained by one")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +173,11 @@ def planned(file: Path, out: Path) -> list[Planned]:
     return runs
 
 
+def is_done(run: Planned, config: SweepConfig) -> bool:
+    """Whether a run is trained, and probed as is asked for now."""
+    return apart.is_finished(run.config.out) and (not config.probe_data or _probe_of(run, config) is not None)
+
+
 def _folder(out: Path, label: str, name: str) -> Path:
     """The folder that a configuration has already, whatever it was called when fewer differed; else a new name."""
     there = sorted(path for path in out.glob(f"*-{name}") if path.is_dir()) if out.is_dir() else []
@@ -185,6 +192,7 @@ def _load(file: Path) -> list[Any]:
     if spec is None or spec.loader is None:
         raise UsageError(f"{file}: is not a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses of the file look themselves up
     sys.path.insert(0, str(file.parent.absolute()))
     try:
         spec.loader.exec_module(module)
