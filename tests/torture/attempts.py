@@ -14,8 +14,9 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 PHASES = ("start-up", "restore", "step", "save", "export")
 BOARD = struct.Struct("<" + "q" * (1 + len(PHASES) + 1))
@@ -135,7 +136,9 @@ class Lane:
         self._server.wait(timeout=60)
         self._server.stdout.close()
 
-    def begin(self, argv: list[str], *plants: list, fault: str = "") -> Attempt:
+    def begin(
+        self, argv: list[str], *plants: list, fault: str = "", env: Mapping[str, str] = MappingProxyType({})
+    ) -> Attempt:
         """Starts an attempt."""
         (self.scratch / "said").unlink(missing_ok=True)
         (self.scratch / "said").touch()
@@ -146,6 +149,7 @@ class Lane:
             "board": str(self.scratch / "board"),
             "plants": list(plants),
             "fault": fault,
+            "env": dict(env),
         }
         assert self._server.stdin
         print(json.dumps(asked), file=self._server.stdin, flush=True)

@@ -57,6 +57,7 @@ class Case:
     every: int = 2
     keep: int = 3
     report: bool = False
+    engine: str = "single"
 
     @property
     def name(self) -> str:
@@ -99,6 +100,7 @@ class Bench:
             steps=case.steps,
             checkpoint_every=case.every,
             retention=store.RetentionConfig(keep_last=case.keep),
+            engine=case.engine,
         )
         objective = OBJECTIVES[case.objective] or config.objective
         config = dataclasses.replace(config, objective=objective, report=case.report)
