@@ -49,6 +49,8 @@ from birdjepa.report.html import Html, tag
 BASE, HEAD, DEPTH = 64, 32, 2
 RATE, CLIP_S = 16_000, 5.0
 SCHEDULE = ScheduleConfig(shape="cosine", warmup=0.1)
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+TITLES = {"adamw": "AdamW", "muon": "Muon"}
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#0072b2", "#cc79a7")
 
 
@@ -314,14 +316,20 @@ def drawn(curves: dict[tuple[str, str, int], list[float]], powers: Sequence[int]
             tag(
                 "text",
                 {"x": left + 44, "y": top + 18, "class": "title"},
-                f"{panel[0]}, {panel[1]}".replace("adamw", "AdamW").replace("muon", "Muon"),
+                f"{TITLES[panel[0]]}, {panel[1]}: final loss",
             )
         )
         for tick in y.ticks(5):
             marks.append(tag("line", {"class": "grid", "x1": x.start, "x2": x.end, "y1": y(tick), "y2": y(tick)}))
             marks.append(tag("text", {"x": x.start - 6, "y": y(tick) + 3.5, "text-anchor": "end"}, f"{tick:.3g}"))
         for power in powers[::2]:
-            marks.append(tag("text", {"x": x(power), "y": y.start + 16, "text-anchor": "middle"}, f"2^{power}"))
+            marks.append(
+                tag(
+                    "text",
+                    {"x": x(power), "y": y.start + 16, "text-anchor": "middle"},
+                    f"2{str(power).translate(RAISED)}",
+                )
+            )
         marks.append(
             tag("text", {"x": (x.start + x.end) / 2, "y": y.start + 32, "text-anchor": "middle"}, "learning rate")
         )

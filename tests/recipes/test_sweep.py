@@ -24,6 +24,7 @@ from birdjepa.recipes.sweeping import grid, log_spaced, replaced
 FILE = """
 import dataclasses, json
 from birdjepa.core import config as configs
+from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.sweeping import grid
 
 def configs_of(base):

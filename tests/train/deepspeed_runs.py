@@ -55,8 +55,11 @@ VARIANTS = {
 
 
 def with_rates(config: PretrainConfig) -> PretrainConfig:
-    """Rates that fall from block to block, so that no two groups learn equally fast."""
-    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, layer_decay=0.7, head_rate=2.0))
+    """Rates that fall from block to block, and a norm of its own, so that no two groups learn alike."""
+    optim = dataclasses.replace(config.optim, layer_decay=0.7, head_rate=2.0)
+    return dataclasses.replace(
+        config, optim=optim, train=dataclasses.replace(config.train, clip_norm=0.1, clip_by="group")
+    )
 
 
 def under(config: PretrainConfig, variant: str, out: Path) -> PretrainConfig:
@@ -85,7 +88,6 @@ def compare(variant: str, songs: Path, results: Results, out: Path) -> None:
     for name in VARIANTS[variant].objectives:
         config = under(with_rates(configurations(songs, out)[name]), variant, out)
         trainer, clips = begin(config, "deepspeed", out / f"{variant}-{name}")
-        trainer.state.optimiser.param_groups[0]["clip_norm"] = 0.05
         rows = advance(trainer, clips, config.train.steps)
         results.keep(f"{variant}-{name}", rows, trainer.state.tensors())
 

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import MissingExtraError, UsageError, UserError
 from birdjepa.objectives.base import Chance, Objective, ObjectiveOutput
-from birdjepa.optim.clipping import ClipBy
+from birdjepa.optim.clipping import ClipBy, clip_gradients
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.deepspeed_config import Resolved, resolve
 from birdjepa.train.engine import Engine
@@ -85,15 +85,16 @@ class DeepSpeedEngine(Engine):
         self._runner.backward(loss, scale_wrt_gas=False)
 
     def clip(self, limit: float, by: ClipBy) -> float:
+        if not self.stage:
+            return float(clip_gradients(self.optimiser, limit, by).total)
         gradients = list(self._gradients())
         squares = torch.zeros(len(self.optimiser.param_groups), device=self.device)
         for group, gradient in gradients:
             squares[group] += gradient.float().square().sum()
-        if self.stage:
-            squares = self.processes.add(squares)
+        squares = self.processes.add(squares)
         total = squares.sum().sqrt()
         if limit:
-            norms = squares.sqrt() if by == "group" else total.expand_as(squares)
+            norms = squares.sqrt() if by == "group" else total.expand(len(squares))
             scales = (limit / (norms + 1e-6)).clamp(max=1.0)
             for group, gradient in gradients:
                 gradient.mul_(scales[group])
@@ -161,11 +162,7 @@ class DeepSpeedEngine(Engine):
         return self._deepspeed.utils
 
     def _gradients(self) -> Iterator[tuple[int, Tensor]]:
-        """Number of the group and gradient, of this process's piece where there are pieces; after the exchange."""
-        if not self.stage:
-            for number, group in enumerate(self.optimiser.param_groups):
-                yield from ((number, parameter.grad) for parameter in group["params"] if parameter.grad is not None)
-            return
+        """Number of the group and gradient, of what lies in this process's pieces; after the exchange."""
         for piece, gradients in self._zero.averaged_gradients.items():
             yield from ((self._group_of(piece), gradient) for gradient in gradients)
 
@@ -307,8 +304,7 @@ def _import_deepspeed(device: torch.device) -> Any:
     found = deepspeed.accelerator.get_accelerator().device_name()
     if found != device.type:
         raise UsageError(f"DeepSpeed works on {found}, train.device={device}: set DS_ACCELERATOR={device.type}")
-    logger = deepspeed.utils.logger
-    for handler in logger.handlers:
+    for handler in deepspeed.utils.logger.handlers:
         handler.setStream(sys.stderr)  # standard output is for results
     # A faster all-reduce for inference on CPUs: it would be compiled for a minute at the first start.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
