@@ -43,6 +43,7 @@ class Attempt:
     pid: int
     files: Path
     _end: Callable[[], int]
+    _code: int | None = None
 
     def board(self) -> tuple[int, ...]:
         """Phase, entries of each phase, last step saved."""
@@ -94,11 +95,18 @@ class Attempt:
         deadline = time.monotonic() + seconds
         while not self.is_over():
             if time.monotonic() > deadline:
-                self.send(signal.SIGKILL, to_group=True)
-                self._end()
+                self.put_down()
                 raise Stuck(f"not over after {seconds:g} s: {self.said()[-300:]}")
             time.sleep(0.002)
-        return self._end()
+        if self._code is None:
+            self._code = self._end()
+        return self._code
+
+    def put_down(self) -> None:
+        """Ends it and its workers, whatever they do, if it was not seen to end."""
+        if self._code is None:
+            self.send(signal.SIGKILL, to_group=True)
+            self._code = self._end()
 
     def group(self) -> list[int]:
         """Processes of the attempt that are still there, workers included."""
@@ -118,6 +126,7 @@ class Lane:
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
         scratch.mkdir(parents=True, exist_ok=True)
+        self._attempt: Attempt | None = None
         self._server = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("attempt_server.py"))],
             stdin=subprocess.PIPE,
@@ -130,6 +139,8 @@ class Lane:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._attempt:
+            self._attempt.put_down()
         assert self._server.stdin
         assert self._server.stdout
         self._server.stdin.close()
@@ -139,7 +150,9 @@ class Lane:
     def begin(
         self, argv: list[str], *plants: list, fault: str = "", env: Mapping[str, str] = MappingProxyType({})
     ) -> Attempt:
-        """Starts an attempt."""
+        """Starts an attempt; one that a trial left behind is put down first."""
+        if self._attempt:
+            self._attempt.put_down()
         (self.scratch / "said").unlink(missing_ok=True)
         (self.scratch / "said").touch()
         (self.scratch / "board").write_bytes(bytes(BOARD.size))
@@ -153,7 +166,8 @@ class Lane:
         }
         assert self._server.stdin
         print(json.dumps(asked), file=self._server.stdin, flush=True)
-        return Attempt(self._answer(), self.scratch, self._answer)
+        self._attempt = Attempt(self._answer(), self.scratch, self._answer)
+        return self._attempt
 
     def do(self, argv: list[str], *plants: list, fault: str = "") -> tuple[int, str]:
         """An attempt that nobody disturbs: exit code, and what it said."""
