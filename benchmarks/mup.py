@@ -49,6 +49,8 @@ from birdjepa.report.html import Html, tag
 BASE, HEAD, DEPTH = 64, 32, 2
 RATE, CLIP_S = 16_000, 5.0
 SCHEDULE = ScheduleConfig(shape="cosine", warmup=0.1)
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+TITLES = {"adamw": "AdamW", "muon": "Muon"}
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#0072b2", "#cc79a7")
 
 
@@ -98,10 +100,11 @@ def esc10(folder: Path) -> Task:
 
 
 def configuration(width: int) -> PretrainConfig:
+    """10 x 4 patches of 40 values: no more than the base width, so that no rate suits the first layer alone."""
     unaltered = AugmentConfig(gain_db=0.0, mix_probability=0.0, mask_mels=0, mask_share=0.0)
     return PretrainConfig(
-        front_end=LogMelConfig(sampling_rate=RATE, window=640, hop=320, n_mels=64, f_max=RATE / 2),
-        patch=PatchConfig(frames=25, mels=16),
+        front_end=LogMelConfig(sampling_rate=RATE, window=3200, hop=1600, n_mels=32, f_max=RATE / 2, normalise="clip"),
+        patch=PatchConfig(frames=5, mels=8),
         encoder=VitConfig(size=f"{width}x{DEPTH}x{width // HEAD}"),
         pooling="mean",
         objective=SupervisedConfig(augment=unaltered),
@@ -221,9 +224,10 @@ def coordinates(options: argparse.Namespace) -> None:
                 }
             )
             print(rows[-1], flush=True)
+    rates = ", ".join(f"{name} {LARGE[name]:g}" for name in options.optimisers)
     notes = [
-        f"slopes of log mean |output| against log width, widths {', '.join(map(str, options.widths))}, after 4 steps of 16 "
-        f"clips of ESC-10 at a large rate ({', '.join(f'{name} {LARGE[name]:g}' for name in options.optimisers)}), means over 2 seeds; muP's base width {BASE}, heads of {HEAD}",
+        f"slopes of log mean |output| against log width, widths {', '.join(map(str, options.widths))}, after 4 steps "
+        f"of 16 clips of ESC-10 at a large rate ({rates}), means over 2 seeds; base width {BASE}, heads of {HEAD}",
         f"flat: no part grows by more than width^{FLAT}; a readout of muP may shrink at first, for it begins at 1 / m",
     ]
     common.record("muP: coordinate check", rows, notes, options)
@@ -278,17 +282,19 @@ def transfer(options: argparse.Namespace) -> None:
                         **shown,
                     }
                 )
-            moved = best[options.widths[-1]] - best[options.widths[0]]
-            most = max(abs(power - best[options.widths[0]]) for power in best.values())
+            narrow, wide = options.widths[0], options.widths[-1]
+            most = max(abs(power - best[narrow]) for power in best.values())
             notes.append(
-                f"{optimiser}, {parameterisation}: the best rate moves by 2^{moved} from width {options.widths[0]} to {options.widths[-1]}, "
-                f"and by a factor of {2**most} at most: {'within' if most <= 1 else 'beyond'} one step of the grid"
+                f"{optimiser}, {parameterisation}: the best rate moves by 2^{best[wide] - best[narrow]} from width "
+                f"{narrow} to {wide}, and by a factor of {2**most} at most: "
+                f"{'within' if most <= 1 else 'beyond'} one step of the grid"
             )
-    notes.insert(
-        0,
-        f"mean loss of the last {options.last} of {options.steps} steps of {options.batch} clips of ESC-10, {DEPTH} blocks, heads of {HEAD}, "
-        f"warm-up over a tenth and a cosine, means over {options.seeds} seeds, the same clips in the same order for all; muP's base width {BASE}",
+    setting = (
+        f"mean loss of the last {options.last} of {options.steps} steps of {options.batch} clips of ESC-10, {DEPTH} "
+        f"blocks, heads of {HEAD}, warm-up over a tenth and a cosine, mean over {options.seeds} seed(s), the same "
+        f"clips in the same order for all; muP's base width {BASE}"
     )
+    notes.insert(0, setting)
     if options.plot:
         files.write_text(options.plot, drawn(curves, options.powers), durable=False)
     common.record("muP: transfer of the learning rate", rows, notes, options)
@@ -310,14 +316,20 @@ def drawn(curves: dict[tuple[str, str, int], list[float]], powers: Sequence[int]
             tag(
                 "text",
                 {"x": left + 44, "y": top + 18, "class": "title"},
-                f"{panel[0]}, {panel[1]}".replace("adamw", "AdamW").replace("muon", "Muon"),
+                f"{TITLES[panel[0]]}, {panel[1]}: final loss",
             )
         )
         for tick in y.ticks(5):
             marks.append(tag("line", {"class": "grid", "x1": x.start, "x2": x.end, "y1": y(tick), "y2": y(tick)}))
             marks.append(tag("text", {"x": x.start - 6, "y": y(tick) + 3.5, "text-anchor": "end"}, f"{tick:.3g}"))
         for power in powers[::2]:
-            marks.append(tag("text", {"x": x(power), "y": y.start + 16, "text-anchor": "middle"}, f"2^{power}"))
+            marks.append(
+                tag(
+                    "text",
+                    {"x": x(power), "y": y.start + 16, "text-anchor": "middle"},
+                    f"2{str(power).translate(RAISED)}",
+                )
+            )
         marks.append(
             tag("text", {"x": (x.start + x.end) / 2, "y": y.start + 32, "text-anchor": "middle"}, "learning rate")
         )

@@ -27,6 +27,7 @@ import torch
 sys.path[:0] = [str(common.ROOT / "tests"), str(common.ROOT / "tests" / "torture")]
 
 import attempts  # noqa: E402 - beside the tests
+import pairs  # noqa: E402
 import plants  # noqa: E402
 import trials  # noqa: E402
 from trials import Bench, Case, Row  # noqa: E402
@@ -119,6 +120,18 @@ def signals(seed: int, scale: float) -> Iterator[Trial]:
         yield "signals", of(trials.signalled_importing, CASE, name, 1000 * seed + number)
 
 
+def ranks(
+    lane: attempts.Lane, other: attempts.Lane, shared: Path, seed: int, scale: float
+) -> Iterator[tuple[str, Row]]:
+    """Two processes at a time, on two lanes."""
+    bench = Bench(lane, shared)
+    for engine in ("ddp", "fsdp"):
+        case = Case("pixio", engine=engine, steps=16)
+        for number in range(math.ceil(3 * scale)):
+            yield "ranks", trials.guarded(pairs.lost_rank, bench, other, case, 1000 * seed + number, 4)
+        yield "ranks", trials.guarded(pairs.lost_rank, bench, other, case, 1000 * seed, 1, name="SIGSTOP")
+
+
 def planted(lane: attempts.Lane, shared: Path, can_trace: bool) -> Iterator[tuple[str, Row]]:
     """Each fault of the product with the first trial that notices it, or the last one that did not."""
     saves = [("save", 2, ("fsync", 1)), ("save", 2, ("fsync", 3)), ("save", 2, ("mkdir", 1))]
@@ -187,7 +200,7 @@ def scoreboard(rows: list[tuple[str, Row]]) -> list[dict[str, object]]:
         good = sum(not row.wrong for row in own)
         landed = collections.Counter(phase for row in own for phase in row.landed)
         where = ", ".join(f"{phase} {n}" for phase, n in landed.most_common())
-        longest = max(row.seconds for row in own) if section in ("workers", "signals") else float("nan")
+        longest = max(row.seconds for row in own) if section in ("workers", "signals", "ranks") else float("nan")
         board.append(
             {"trials": section, "passed": f"{good}/{len(own)}", "landed in": where, "longest to the end, s": longest}
         )
@@ -208,7 +221,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         rows = torture(Path(folder), options)
     wrong = [(section, row) for section, row in rows if row.wrong]
-    n_kills = sum(len(row.landed) for section, row in rows if section in ("kills", "crash points"))
+    n_kills = sum(len(row.landed) for section, row in rows if section in ("kills", "crash points", "ranks"))
     notes = [
         f"Goal: everything passed. {n_kills} kills in all; seed {options.seed}, scale {options.scale:g}, "
         f"{options.lanes} lane(s), {(time.monotonic() - began) / 60:.0f} minutes. "
@@ -254,6 +267,11 @@ def torture(folder: Path, options: argparse.Namespace) -> list[tuple[str, Row]]:
         if can_trace and wanted("storage"):
             todo += storage(bench, scale)
         run([trial for trial in todo if wanted(trial[0])], lanes, shared, note)
+        if wanted("ranks"):
+            if len(lanes) == 1:
+                lanes.append(attempts.Lane(folder / "lane-1"))
+            for section, row in ranks(lanes[0], lanes[1], shared, options.seed, scale):
+                note(section, row)
         if wanted("planted faults"):
             for section, row in planted(lanes[0], shared, can_trace):
                 note(section, row)

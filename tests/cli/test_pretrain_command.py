@@ -14,6 +14,8 @@ from birdjepa import cli
 from birdjepa.cli.pretrain import configure
 from birdjepa.cli.runs import take
 from birdjepa.core.errors import UsageError
+from birdjepa.optim.groups import AdamWConfig
+from birdjepa.optim.muon import MuonConfig
 from birdjepa.recipes import pretrain
 
 STEPS = 40
@@ -117,6 +119,10 @@ def test_a_file_is_laid_over_the_recipe_and_the_command_line_over_both(songs, tm
         (["--resume", "absent", "--train.steps", "5"], "leave out --train.steps 5"),
         (["--config", "absent.toml"], "cannot be read"),
         (["lejepa", "--data", "x", "--optim.lr", "-1"], "need lr > 0"),
+        (["lejepa", "--data", "x", "--optim", "sgd"], "--optim sgd: there are adamw, muon"),
+        (["lejepa", "--data", "x", "--optim"], "--optim needs a name (adamw, muon)"),
+        (["lejepa", "--data", "x", "--optim.momentum", "0.9"], "--optim.momentum"),
+        (["lejepa", "--data", "x", "--mup-base-width", "96"], "must be a positive multiple of 64"),
     ],
 )
 def test_usage_errors_are_one_line_and_leave_nothing(arguments, told, tmp_path, monkeypatch, capsys):
@@ -149,3 +155,15 @@ def test_exit_codes_0_and_1(tmp_path, capsys):
 def test_a_kind_of_setting_that_cannot_be_is_refused():
     with pytest.raises(UsageError, match="invalid choice 'gleu'"):
         configure(["lejepa", "--encoder.mlp", "gleu"])
+
+
+def test_an_optimiser_is_chosen_by_its_name(tmp_path):
+    assert configure(["lejepa", "--optim", "muon", "--optim.lr", "2e-3"]).optim == MuonConfig(lr=2e-3)
+    assert configure(["lejepa", "--optim=adamw"]).optim == AdamWConfig(lr=2e-3)  # the recipe's own
+    file = tmp_path / "c.toml"
+    file.write_text('[optim]\nkind = "MuonConfig"\nlr = 0.004\n')
+    assert configure(["lejepa", "--config", str(file)]).optim == MuonConfig(lr=0.004)
+    assert configure(
+        ["lejepa", "--config", str(file), "--optim", "muon", "--optim.momentum", "0.9"]
+    ).optim == MuonConfig(lr=0.004, momentum=0.9)
+    assert configure(["lejepa", "--config", str(file), "--optim", "adamw"]).optim == AdamWConfig()

@@ -65,8 +65,10 @@ def test_the_jobs_number_is_printed(monkeypatch, capsys):
     class Job:
         job_id = 41
 
-    monkeypatch.setattr(pretrain.slurm, "submit_resumed", lambda folder, slurm: Job)
-    assert cli.main(["pretrain", "--resume", "runs/x", "--slurm.partition", "gpu"]) == 0
+    asked = []
+    monkeypatch.setattr(pretrain.slurm, "submit_resumed", lambda folder, slurm, engine: asked.append(engine) or Job)
+    assert cli.main(["pretrain", "--resume", "runs/x", "--slurm.partition", "gpu", "--engine", "ddp"]) == 0
+    assert asked == ["ddp"]
     shown = capsys.readouterr()
     assert shown.out == "41\n"
     assert shown.err == "birdjepa: submitted; logs are runs/x/slurm/JOB_0_log.out, one for each process\n"

@@ -67,3 +67,33 @@ def test_each_call_starts_the_stream_anew(make):
         return torch.rand(3, generator=generator).tolist()
 
     assert draw(make(0, "a", 1)) == draw(make(0, "a", 1)) != draw(make(0, "a", 2))
+
+
+def drawn(rank: int, world: int, n_views: int = 1) -> random.Draws:
+    return random.Draws(random.torch_generator(1, "draws"), rank=rank, world=world, n_views=n_views)
+
+
+def test_draws_of_one_process_are_the_generators() -> None:
+    first, plain = drawn(0, 1), random.torch_generator(1, "draws")
+    assert torch.equal(first.uniform((2, 6), clips=1), torch.rand(2, 6, generator=plain))
+    assert torch.equal(first.normal((6, 3), clips=0), torch.randn(6, 3, generator=plain))
+    assert torch.equal(first.uniform((6,), -2.0, 5.0, clips=0), -2.0 + 7.0 * torch.rand(6, generator=plain))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_the_draws_of_one(world: int) -> None:
+    """Clip by clip, and equal where something is drawn once for the batch."""
+    parts, whole = [drawn(rank, world) for rank in range(world)], drawn(0, 1)
+    n_own = 6 // world
+    for shape, axis in (((6, 2), 0), ((4, 6, 1), 1)):
+        own = (*shape[:axis], n_own, *shape[axis + 1 :])
+        joined = torch.cat([part.normal(own, clips=axis) for part in parts], axis)
+        assert torch.equal(joined, whole.normal(shape, clips=axis))
+        once = whole.uniform((3,), clips=None)
+        assert all(torch.equal(part.uniform((3,), clips=None), once) for part in parts)
+
+
+def test_draws_know_that_clips_come_view_by_view() -> None:
+    whole = drawn(0, 1, n_views=3).uniform((2, 3 * 4), clips=1).unflatten(1, (3, 4))
+    parts = [drawn(rank, 2, n_views=3).uniform((2, 3 * 2), clips=1).unflatten(1, (3, 2)) for rank in range(2)]
+    assert torch.equal(torch.cat(parts, 2), whole)

@@ -29,11 +29,13 @@ from birdjepa.data.loader import (
 from birdjepa.data.sources import open_data
 
 
-def make(*data, weights=None, batch_size=3, seed=0, **settings):
+def make(*data, weights=None, batch_size=3, seed=0, rank=0, world=1, **settings):
     """Clips of 0.5 s at 8 kHz."""
     sources = [open_data(str(each)) for each in data]
     config = LoaderConfig(**{"clip_s": 0.5, **settings})
-    return Clips(sources, weights or [1.0] * len(data), config, sampling_rate=RATE, batch_size=batch_size, seed=seed)
+    weights = weights or [1.0] * len(data)
+    shape = {"sampling_rate": RATE, "batch_size": batch_size, "rank": rank, "world": world}
+    return Clips(sources, weights, config, seed=seed, **shape)
 
 
 def same(one, other):
@@ -311,3 +313,16 @@ def test_segments_are_examples_of_their_own(songs):
 )
 def test_where_a_clip_may_start(length_s, onset_s, offset_s, clip_s, wanted):
     assert room(length_s, onset_s, offset_s, clip_s) == pytest.approx(wanted)
+
+
+def test_processes_share_a_batch_clip_by_clip(songs):
+    whole = make(songs, batch_size=6)
+    parts = [make(songs, batch_size=6, rank=rank, world=3) for rank in range(3)]
+    for number in (0, 1, 5):
+        joined = [part.batch(number) for part in parts]
+        for name in ("clips", "label", "labels", "recording"):
+            together = torch.cat([getattr(batch, name) for batch in joined])
+            assert torch.equal(together, getattr(whole.batch(number), name))
+        assert sum((batch.refused for batch in joined), ()) == whole.batch(number).refused
+    with pytest.raises(ValueError, match="batch_size=6 clips must be a multiple of the 4 processes"):
+        make(songs, batch_size=6, world=4)

@@ -117,3 +117,17 @@ def test_hits_of_hard_and_soft_targets() -> None:
 def test_bad_settings_are_refused(changes: dict) -> None:
     with pytest.raises(ValueError, match=r"need 0 <= smoothing|gammas must be"):
         SupervisedConfig(**changes)
+
+
+def test_mixtures_lie_in_groups_of_neighbours_and_are_the_same_for_two_processes() -> None:
+    batch = make_clips(16)
+    wanted, config = torch.eye(16), SupervisedConfig(mixup=0.4)
+    mixed, both = mixed_up(batch, wanted, config, CHANCE)
+    assert torch.equal(both[:8, 8:], torch.zeros(8, 8))
+    assert torch.equal(both[8:, :8], torch.zeros(8, 8))
+    for rank in range(2):
+        own = slice(8 * rank, 8 * rank + 8)
+        fields = {name: getattr(batch, name)[own] for name in ("clips", "label", "labels", "recording")}
+        part = dataclasses.replace(batch, **fields)
+        ours, _ = mixed_up(part, wanted[own], config, dataclasses.replace(CHANCE, rank=rank, world=2))
+        assert torch.equal(ours.clips, mixed.clips[own])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from birdjepa.core.random import Draws
-from birdjepa.objectives.augment import DB, AugmentConfig
+from birdjepa.objectives.augment import DB, AugmentConfig, groups
 from birdjepa.objectives.views import Views, ViewsConfig, make_views
 
 PLAIN = AugmentConfig(gain_db=0.0, mix_probability=0.0, tilt_db=0.0, mask_mels=0, mask_share=0.0)
@@ -213,3 +213,17 @@ def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None
     altered = {name: value for name, value in changes.items() if name not in VIEW_SETTINGS}
     with pytest.raises(ValueError, match=message):
         ViewsConfig(augment=AugmentConfig(**altered), **shape)
+
+
+def test_partners_of_mixing_lie_in_groups_of_neighbours() -> None:
+    """So that none lies in another process; the last group takes what is left over."""
+    first, size = groups(21, torch.device("cpu"))
+    assert first.tolist() == [0] * 8 + [8] * 13
+    assert size.tolist() == [8] * 8 + [13] * 13
+    assert groups(5, torch.device("cpu"))[1].tolist() == [5] * 5
+    n_clips = 16
+    frames = torch.full((n_clips, 20, n_clips), -200.0)
+    frames[torch.arange(n_clips), :, torch.arange(n_clips)] = 0.0  # clip i sounds in band i alone
+    views = make(frames, n_views=60, mix_probability=1.0, mix_snr_db=(3.0, 3.0))
+    together = (views.frames[:, :, 0] > -50).any(0)
+    assert torch.equal(together, torch.block_diag(torch.ones(8, 8), torch.ones(8, 8)).bool())

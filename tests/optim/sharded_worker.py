@@ -18,6 +18,11 @@ def model() -> torch.nn.Module:
     return VitConfig(size="16x1x2", mlp="swiglu", n_registers=1).build(6).initialise(torch.Generator().manual_seed(0))
 
 
+def sharded(module: torch.nn.Module, n_processes: int) -> torch.nn.Module:
+    fully_shard(module, mesh=init_device_mesh("cpu", (n_processes,)))
+    return module
+
+
 def train(module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Parameters after three steps, and the norms of the gradients by group."""
     optimiser = MuonConfig(lr=0.05, weight_decay=0.1).build(module)
@@ -37,7 +42,5 @@ if __name__ == "__main__":
     folder, rank = Path(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    module = model()
-    fully_shard(module, mesh=init_device_mesh("cpu", (2,)))
-    torch.save(train(module), folder / f"rank{rank}.pt")
+    torch.save(train(sharded(model(), 2)), folder / f"rank{rank}.pt")
     distributed.destroy_process_group()

@@ -13,6 +13,8 @@ from birdjepa.models.vit import VitConfig
 from birdjepa.optim.clipping import clip_gradients
 from birdjepa.optim.groups import AdamWConfig
 
+NEEDS_DISTRIBUTED = pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
+
 
 def with_gradients() -> tuple[nn.Module, torch.optim.Optimizer]:
     """Gradients of size 1 for matrices and 0.001 for the rest."""
@@ -57,17 +59,38 @@ def test_zero_does_not_clip_and_what_is_not_a_number_shows():
     assert [name for name, value in seen.groups.items() if value.isnan()] == ["no_decay"]
 
 
-@pytest.mark.skipif(not distributed.is_available(), reason="this build of torch has no torch.distributed")
+def equal(made, wanted) -> None:
+    (parameters, norms), (others, other_norms) = made, wanted
+    assert norms == pytest.approx(other_norms, rel=1e-4)
+    assert parameters.keys() == others.keys()
+    for name, parameter in parameters.items():
+        assert torch.allclose(parameter, others[name], atol=1e-5), name
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A group of one process."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@NEEDS_DISTRIBUTED
+@pytest.mark.filterwarnings("ignore::UserWarning:torch.distributed")
+def test_a_sharded_model_learns_as_a_plain_one(alone):
+    module = sharded_worker.sharded(sharded_worker.model(), 1)
+    assert all(hasattr(parameter, "full_tensor") for parameter in module.parameters())
+    equal(sharded_worker.train(module), sharded_worker.train(sharded_worker.model()))
+
+
+@NEEDS_DISTRIBUTED
+@pytest.mark.slow
 def test_two_processes_that_share_a_model_equal_one(tmp_path):
     worker = Path(sharded_worker.__file__)
     command = [sys.executable, str(worker), str(tmp_path)]
     processes = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(2)]
     said = [process.communicate(timeout=240)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
-    wanted, norms = sharded_worker.train(sharded_worker.model())
+    wanted = sharded_worker.train(sharded_worker.model())
     for rank in range(2):
-        parameters, seen = torch.load(tmp_path / f"rank{rank}.pt")
-        assert seen == pytest.approx(norms, rel=1e-4)
-        assert parameters.keys() == wanted.keys()
-        for name, parameter in parameters.items():
-            assert torch.allclose(parameter, wanted[name], atol=1e-5), name
+        equal(torch.load(tmp_path / f"rank{rank}.pt"), wanted)

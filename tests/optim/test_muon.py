@@ -186,8 +186,9 @@ def test_moments_are_there_from_the_start():
 
 
 def test_the_table_says_who_is_whose():
-    lines = describe(CONFIG.build(vit()))
-    assert [line.split()[:2] for line in lines] == [["AdamW", "decay"], ["Muon", "muon"], ["AdamW", "no_decay"]]
+    *lines, clipped = describe(CONFIG.build(vit()), 1.0, "group")
+    assert clipped == "optimiser: gradient norm at most 1, in each group by itself"
+    assert [line.split()[1:3] for line in lines] == [["AdamW", "decay"], ["Muon", "muon"], ["AdamW", "no_decay"]]
     assert "lr 0.003" in lines[1]
     assert "weight decay 0.1" in lines[1]
 

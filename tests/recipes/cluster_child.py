@@ -39,6 +39,6 @@ end = time.monotonic() + 60
 while time.monotonic() < end and (not received or behaviour == "deaf"):
     time.sleep(0.01)
 if behaviour == "slow":
-    time.sleep(1.5)
+    time.sleep(1.0)
 note(f"saved after {' '.join(received)}")
 sys.exit(75)

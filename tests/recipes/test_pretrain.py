@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import json
+import os
 import re
+import signal
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from tiny_run import metrics, tiny, write_songs
 import birdjepa
 from birdjepa.core import config as configs
 from birdjepa.core.batch import Refusal
-from birdjepa.core.errors import MissingExtraError, UsageError, UserError
+from birdjepa.core.errors import Interrupted, MissingExtraError, UsageError, UserError
 from birdjepa.data.loader import LoaderConfig
 from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.recipes import pretrain, run_folder
@@ -21,6 +23,7 @@ from birdjepa.recipes.named import RECIPES
 from birdjepa.recipes.run_folder import read_config
 from birdjepa.train import sinks
 from birdjepa.train.config import SinksConfig
+from birdjepa.train.signals import StopSignal
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +87,8 @@ def test_the_averaged_weights_are_exported(run):
 def test_the_run_introduces_itself(run, said):
     text = "\n".join(said)
     assert "data: 9 recordings" in text
-    assert re.search(r"optimiser: decay +\d+ tensors", text)
-    assert re.search(r"optimiser: no_decay +\d+ tensors .* weight decay 0$", text, re.M)
+    assert re.search(r"optimiser: AdamW decay +\d+ tensors", text)
+    assert re.search(r"optimiser: AdamW no_decay +\d+ tensors .* weight decay 0$", text, re.M)
     assert f"run {configs.fingerprint(read_config(PretrainConfig, run))}: 4 steps of 4 clips, seed 3" in text
 
 
@@ -133,6 +136,18 @@ def test_the_first_error_is_told_where_the_refused_cannot_be_listed_either(tmp_p
     assert run_folder.read_refused(tmp_path) == refused
     with pytest.raises(OSError, match="file"), run_folder.listing_refused(absent, refused):
         pass
+
+
+def test_a_signal_during_the_start_ends_it_before_anything_is_built(songs, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    monkeypatch.setattr(pretrain, "make_objective", lambda *_: pytest.fail("built"))
+    with StopSignal() as outer:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert outer.stop()
+        with pytest.raises(Interrupted, match=r"stopped before its first step; go on with: birdjepa pretrain --resume"):
+            pretrain.start(tiny(songs, folder), print)
+    monkeypatch.undo()
+    assert pretrain.resume(folder, print).config.train.steps == 4
 
 
 def test_what_cannot_be_resumed_is_refused(run, songs, tmp_path):

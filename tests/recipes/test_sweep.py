@@ -234,6 +234,14 @@ def test_each_run_becomes_a_task_of_an_array(songs, tmp_path, monkeypatch, capsy
     assert main([*command, "--table"]) == 2
     assert main([*command, "--slurm.tasks-per-node", "2"]) == 2
     assert len(submitted) == 1
+    for n_done, run in enumerate(planned(file, tmp_path / "out"), start=1):
+        (run.config.out / "encoder").mkdir(parents=True)
+        (run.config.out / "encoder" / "config.json").touch()
+        capsys.readouterr()
+        assert main(command) == 0
+        assert [each[-1] for each in submitted[-1][0]] == ["1"]
+        assert ("all runs are done" in capsys.readouterr().err) == (n_done == 2)
+    assert len(submitted) == 2
 
 
 def test_the_factorial_is_sixty_runs(tmp_path):

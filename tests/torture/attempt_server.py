@@ -1,19 +1,23 @@
 """The command line, many times over: torch is imported once, and each attempt is a fork that is free to be killed.
 
-Reads one JSON object per line: argv of birdjepa, file for what it says, file of the board, what is planted. Answers
-with the attempt's process number, and with its exit code (negative: the signal) once it has ended. What runs in the
-child is `birdjepa.cli.main`, in a session of its own; what is planted there is in plants.py.
+Reads one JSON object per line: argv of birdjepa, file for what it says, file of the board, what is planted, what is
+added to the environment. Answers with the attempt's process number, and with its exit code (negative: the signal) once
+it has ended. What runs in the child is `birdjepa.cli.main`, in a session of its own; what is planted there is in
+plants.py.
 """
 
 import json
 import os
+import signal
 import sys
 import traceback
 
 
-def attempt(argv: list[str], said: str, board: str, plants: list[list], fault: str) -> int:
+def attempt(argv: list[str], said: str, board: str, plants: list[list], fault: str, env: dict[str, str]) -> int:
     """Runs in the child; returns the exit code."""
+    os.environ.update(env)
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -57,3 +61,4 @@ if __name__ == "__main__":
     from birdjepa.cli import finetune, pretrain  # noqa: F401 - so that no child imports them
 
     main()
+    os._exit(0)  # nothing is left to be done, and torch takes its time to end

@@ -14,8 +14,9 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 PHASES = ("start-up", "restore", "step", "save", "export")
 BOARD = struct.Struct("<" + "q" * (1 + len(PHASES) + 1))
@@ -42,6 +43,7 @@ class Attempt:
     pid: int
     files: Path
     _end: Callable[[], int]
+    _code: int | None = None
 
     def board(self) -> tuple[int, ...]:
         """Phase, entries of each phase, last step saved."""
@@ -69,7 +71,7 @@ class Attempt:
     def is_over(self) -> bool:
         return self.state() in "ZX"
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 120.0) -> bool:
         """Returns at the condition, or when the attempt is over; whether the condition holds."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -84,7 +86,7 @@ class Attempt:
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if to_group else os.kill)(self.pid, name)
 
-    def ended(self, seconds: float = 120.0) -> int:
+    def ended(self, seconds: float = 240.0) -> int:
         """Exit code, negative for a signal.
 
         Raises:
@@ -93,11 +95,18 @@ class Attempt:
         deadline = time.monotonic() + seconds
         while not self.is_over():
             if time.monotonic() > deadline:
-                self.send(signal.SIGKILL, to_group=True)
-                self._end()
+                self.put_down()
                 raise Stuck(f"not over after {seconds:g} s: {self.said()[-300:]}")
             time.sleep(0.002)
-        return self._end()
+        if self._code is None:
+            self._code = self._end()
+        return self._code
+
+    def put_down(self) -> None:
+        """Ends it and its workers, whatever they do, if it was not seen to end."""
+        if self._code is None:
+            self.send(signal.SIGKILL, to_group=True)
+            self._code = self._end()
 
     def group(self) -> list[int]:
         """Processes of the attempt that are still there, workers included."""
@@ -117,6 +126,7 @@ class Lane:
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
         scratch.mkdir(parents=True, exist_ok=True)
+        self._attempt: Attempt | None = None
         self._server = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("attempt_server.py"))],
             stdin=subprocess.PIPE,
@@ -129,14 +139,20 @@ class Lane:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._attempt:
+            self._attempt.put_down()
         assert self._server.stdin
         assert self._server.stdout
         self._server.stdin.close()
         self._server.wait(timeout=60)
         self._server.stdout.close()
 
-    def begin(self, argv: list[str], *plants: list, fault: str = "") -> Attempt:
-        """Starts an attempt."""
+    def begin(
+        self, argv: list[str], *plants: list, fault: str = "", env: Mapping[str, str] = MappingProxyType({})
+    ) -> Attempt:
+        """Starts an attempt; one that a trial left behind is put down first."""
+        if self._attempt:
+            self._attempt.put_down()
         (self.scratch / "said").unlink(missing_ok=True)
         (self.scratch / "said").touch()
         (self.scratch / "board").write_bytes(bytes(BOARD.size))
@@ -146,10 +162,12 @@ class Lane:
             "board": str(self.scratch / "board"),
             "plants": list(plants),
             "fault": fault,
+            "env": dict(env),
         }
         assert self._server.stdin
         print(json.dumps(asked), file=self._server.stdin, flush=True)
-        return Attempt(self._answer(), self.scratch, self._answer)
+        self._attempt = Attempt(self._answer(), self.scratch, self._answer)
+        return self._attempt
 
     def do(self, argv: list[str], *plants: list, fault: str = "") -> tuple[int, str]:
         """An attempt that nobody disturbs: exit code, and what it said."""

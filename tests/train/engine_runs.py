@@ -35,6 +35,7 @@ from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.objectives.pixio import PixioConfig
 from birdjepa.objectives.supervised import SupervisedConfig
 from birdjepa.objectives.views import ViewsConfig
+from birdjepa.optim.muon import MuonConfig
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.pretrain import make_clips, make_objective
 from birdjepa.recipes.run_folder import newest
@@ -64,8 +65,13 @@ def configurations(songs: Path, out: Path) -> dict[str, PretrainConfig]:
     made = {
         "lejepa": (base.objective, base.encoder, base.train, AddedConfig()),
         "ajepa": (AjepaConfig(predictor=small, momentum=(0.5, 1.0)), bare, twice, AddedConfig()),
-        "pixio": (PixioConfig(decoder=small), base.encoder, base.train, added),
-        "diet": (DietConfig(views=views), bare, base.train, AddedConfig()),
+        "pixio": (
+            PixioConfig(decoder=small),
+            base.encoder,
+            dataclasses.replace(base.train, batch_size=4),
+            AddedConfig(),
+        ),
+        "diet": (DietConfig(views=views), bare, base.train, added),
         "supervised": (
             SupervisedConfig(mixup=0.3, masking=RegularisedMaskingConfig(share=0.2)),
             base.encoder,
@@ -73,10 +79,11 @@ def configurations(songs: Path, out: Path) -> dict[str, PretrainConfig]:
             AddedConfig(),
         ),
     }
-    return {
+    configs = {
         name: dataclasses.replace(base, objective=objective, encoder=encoder, train=train, added=added)
         for name, (objective, encoder, train, added) in made.items()
     }
+    return {**configs, "muon": dataclasses.replace(configs["pixio"], optim=MuonConfig(eps=1e-4))}
 
 
 def begin(config: PretrainConfig, engine: str, folder: Path) -> tuple[Trainer, Clips]:

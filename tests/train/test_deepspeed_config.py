@@ -2,12 +2,16 @@
 
 import itertools
 import json
+import re
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import tiny, write_songs
 
-from birdjepa.core.errors import UsageError
+from birdjepa.core.errors import MissingExtraError, UsageError
+from birdjepa.recipes import pretrain
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.deepspeed_config import PASSED_ON, REFUSED, WITHOUT_EFFECT, resolve
 from birdjepa.train.engine_deepspeed import require_elementwise
@@ -170,6 +174,13 @@ def test_what_is_passed_on_refused_and_without_effect_are_told_apart():
         assert not one & other
 
 
+def test_the_page_lists_what_is_passed_on():
+    page = (Path(__file__).parents[2] / "docs" / "deepspeed.md").read_text(encoding="utf-8")
+    _, _, listed = page.partition("Passed on to DeepSpeed:")
+    names = set(re.findall(r"`(\w+)`", listed.partition("A test holds")[0])) - {"zero_optimization"}
+    assert names == {name.rpartition(".")[2] for name in PASSED_ON}
+
+
 def test_zero_takes_only_an_optimiser_that_updates_every_number_by_itself():
     weight = torch.nn.Parameter(torch.zeros(2, 2))
     require_elementwise(torch.optim.AdamW([weight]), stage=3)
@@ -179,6 +190,23 @@ def test_zero_takes_only_an_optimiser_that_updates_every_number_by_itself():
             UsageError, match=rf"ZeRO-{stage} cuts matrices anywhere, and Muon needs them whole: choose AdamW"
         ):
             require_elementwise(torch.optim.Muon([weight]), stage=stage)
+
+
+def test_a_file_that_cannot_be_used_leaves_no_run_behind(tmp_path):
+    path = tmp_path / "ds_config.json"
+    path.write_text('{"scheduler": {"type": "WarmupLR"}}')
+    run = tmp_path / "run"
+    config = tiny(write_songs(tmp_path / "songs"), run, engine="deepspeed", deepspeed_config=str(path))
+    with pytest.raises(UsageError, match=r"ds_config.json: scheduler cannot be used"):
+        pretrain.start(config, print)
+    assert not run.exists()
+
+
+def test_the_extra_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("birdjepa.train.engine_deepspeed.find_spec", lambda name: None)
+    config = tiny(tmp_path, tmp_path / "run", engine="deepspeed")
+    with pytest.raises(MissingExtraError, match=r"needs deepspeed.*pip install 'birdjepa\[deepspeed\]'"):
+        pretrain.start(config, print)
 
 
 def test_settings_of_deepspeed_without_deepspeed_are_an_error():

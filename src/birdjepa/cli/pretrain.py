@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
     rest, engine = engine_to_resume_with(rest)
     rest, folder = ([], _fork(rest)) if _is_fork(rest) else resumed(rest)
     if cluster is not None:
-        return submit(rest, folder, cluster)
+        return submit(rest, folder, engine, cluster)
     result = pretrain.resume(folder, tell, engine=engine) if folder else pretrain.start(configure(rest), tell)
     if not asked().is_first:
         return EXIT_PARTIAL if result.refused else EXIT_DONE
@@ -47,13 +47,13 @@ def run(argv: Sequence[str]) -> int:
     return done(result.folder, len(result.refused))
 
 
-def submit(argv: Sequence[str], folder: Path | None, cluster: slurm.SlurmConfig) -> int:
+def submit(argv: Sequence[str], folder: Path | None, engine: str | None, cluster: slurm.SlurmConfig) -> int:
     """Leaves the run to a cluster job."""
     if folder is None:
         config = configure(argv)
         folder, job = config.out, slurm.submit_pretraining(config, cluster)
     else:
-        job = slurm.submit_resumed(folder, cluster)
+        job = slurm.submit_resumed(folder, cluster, engine=engine)
     submitted([job], folder / JOBS)
     return EXIT_DONE
 

@@ -14,7 +14,7 @@ from birdjepa.cli.slurm import clustered, submitted
 from birdjepa.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
 from birdjepa.recipes import slurm
 from birdjepa.recipes.run_folder import JOBS
-from birdjepa.recipes.sweep import SweepConfig, planned, sweep, sweep_one
+from birdjepa.recipes.sweep import SweepConfig, is_done, planned, sweep, sweep_one
 from birdjepa.report.sweep import Swept, cells_of, header_of
 
 DESCRIPTION = (
@@ -51,14 +51,17 @@ def run(argv: Sequence[str]) -> int:
 
 
 def submit(config: SweepConfig, argv: Sequence[str], cluster: slurm.SlurmConfig) -> int:
-    """Leaves each run to a task of a cluster's array."""
+    """Leaves each run that is not done to a task of a cluster's array."""
     if config.index is not None or config.table:
         raise UsageError("--slurm submits every run of the sweep: leave out --index and --table")
     if (world := cluster.nodes * cluster.tasks_per_node) > 1:
         raise UsageError(f"slurm asks for {world} processes, but each run of a sweep is trained by one")
     config.check()
-    runs = planned(config.file, config.out)
-    commands = [slurm.birdjepa("sweep", *argv, "--index", str(run.index)) for run in runs]
+    left = [run for run in planned(config.file, config.out) if not is_done(run, config)]
+    if not left:
+        tell(f"{config.out}: all runs are done; --table puts them together")
+        return EXIT_DONE
+    commands = [slurm.birdjepa("sweep", *argv, "--index", str(run.index)) for run in left]
     submitted(slurm.submit_array(commands, config.out / JOBS, cluster), config.out / JOBS)
     return EXIT_DONE
 

@@ -21,8 +21,8 @@ from birdjepa.core.errors import UsageError, UserError
 
 T = TypeVar("T")
 
-PATIENCE_S = 600.0
-"""Longest wait for another process, in seconds: longer than a save takes, or a first batch."""
+PATIENCE_S = 1800.0
+"""Longest wait for another process, in seconds: longer than a save takes, or a first batch. Steps have the watchdog."""
 
 
 class LostProcess(UserError):
@@ -93,7 +93,7 @@ class Processes:
                 told = [None, error]
         _distributed().broadcast_object_list(told, src=0)
         if told[1] is not None:
-            raise _everywhere(told[1])
+            raise everywhere(told[1])
         return told[0]
 
     def together(self, act: Callable[[], T]) -> T:
@@ -112,7 +112,7 @@ class Processes:
         if self.any(own is not None):
             told = self.objects(None if own is None else (str(own), own.exit_code))
             [(rank, text), *_] = [(rank, text) for rank, text in enumerate(told) if text]
-            raise _everywhere(own) if own is not None and rank == self.rank else _of_another(rank, *text)
+            raise everywhere(own) if own is not None and rank == self.rank else _of_another(rank, *text)
         return result  # pyright: ignore[reportReturnType] - there was no error
 
     def hand_out(self, tensors: dict[str, Tensor] | None) -> dict[str, Tensor]:
@@ -140,12 +140,18 @@ class Processes:
         for rank, theirs in enumerate(others, start=1):
             odd = sorted({name for name, _ in first.items() ^ theirs.items()})
             if odd:
-                raise _everywhere(
+                raise everywhere(
                     UserError(
                         f"process {rank} and process 0 differ in {what}: {odd[0]} and {len(odd) - 1} more; nothing was "
                         "trained with this. Check that all machines have the same files and versions, and their memory"
                     )
                 )
+
+
+def everywhere(error: UserError) -> UserError:
+    """An error that all processes raise together, so that the first one tells it for all."""
+    error.everywhere = True
+    return error
 
 
 ALONE = Processes()
@@ -206,9 +212,14 @@ def joined(device: torch.device) -> Generator[Processes, None, None]:
                 f"its own line says why. Go on with --resume ({_line(error)})"
             ) from error
         raise
+    except UserError as error:
+        if error.everywhere:
+            distributed.destroy_process_group()
+        raise  # else the others may still be in the middle of something: they see this process end
+    else:
+        distributed.destroy_process_group()
     finally:
         _HERE = ALONE
-    distributed.destroy_process_group()
 
 
 def require_exchange(device: torch.device) -> None:
@@ -230,7 +241,7 @@ def require_exchange(device: torch.device) -> None:
         right = bool((total == (pattern * factor).float()).all()) and bool((gathered == expected).all())
         wrong = [rank for rank, ok in enumerate(own.objects(right)) if not ok]
         if wrong:
-            raise _everywhere(
+            raise everywhere(
                 UserError(
                     f"process {wrong[0]} adds or gathers wrong numbers over {own.world} processes on {place.type}; "
                     "nothing was trained. Try other GPUs, or NCCL_P2P_DISABLE=1"
@@ -247,13 +258,8 @@ def _distributed() -> Any:
     return torch.distributed
 
 
-def _everywhere(error: UserError) -> UserError:
-    error.everywhere = True
-    return error
-
-
 def _of_another(rank: int, text: str, exit_code: int) -> UserError:
-    error = _everywhere(UserError(f"process {rank}: {text}" if rank else text))
+    error = everywhere(UserError(f"process {rank}: {text}" if rank else text))
     error.exit_code = exit_code
     return error
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
+from birdjepa.optim.clipping import ClipBy
 from birdjepa.optim.mup import WidthRate, WidthRates
 from birdjepa.optim.roles import roles
 
@@ -148,18 +149,24 @@ def with_moments(optimiser: OptimiserT) -> OptimiserT:
     return optimiser
 
 
-def describe(optimiser: torch.optim.Optimizer) -> list[str]:
-    """The table of groups: how many tensors and numbers learn by what and how fast, and how they are decayed."""
+def describe(optimiser: torch.optim.Optimizer, clip_norm: float, clip_by: ClipBy) -> list[str]:
+    """The table of groups: how many tensors and numbers learn by what and how fast, and how they are decayed; then how
+    gradients are clipped.
+    """
+    groups = optimiser.param_groups
+    width = max(len(group["name"]) for group in groups)
     lines = []
-    width = max(len(group["name"]) for group in optimiser.param_groups)
-    for group in optimiser.param_groups:
+    for group in groups:
         numbers = sum(parameter.numel() for parameter in group["params"])
+        algorithm = "Muon " if "parts" in group else "AdamW"
         lines.append(
-            f"{'Muon ' if 'parts' in group else 'AdamW'} {group['name']:<{width}} {len(group['params']):>4} tensors "
+            f"optimiser: {algorithm} {group['name']:<{width}} {len(group['params']):>4} tensors "
             f"{numbers / 1e6:>7.2f} M numbers  lr {optimiser.defaults['lr'] * group['rate']:<8.3g} "
             f"weight decay {group['full_weight_decay']:.3g}"
         )
-    return lines
+    over = {"all": "over all groups together", "group": "in each group by itself"}[clip_by]
+    clipped = f"gradient norm at most {clip_norm:g}, {over}" if clip_norm else "gradients are not clipped"
+    return [*lines, f"optimiser: {clipped}"]
 
 
 def _factor(of: str, value: float) -> str:

@@ -76,6 +76,7 @@ def open_run(config: FinetuneConfig, parts: Parts) -> tuple[Clips, Supervised]:
 
 def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSignal, say: Say) -> FinetuneResult:
     """One run from wherever it stands to its score."""
+    run_folder.stop_early(signal, folder, "finetune")
     parts = split_parts(labelled, config)
     device = pick_device(config.train.device)
     clips, objective = open_run(config, parts)
@@ -250,7 +251,7 @@ def _introduce(
     depth = len(state.objective.encoder.vit.blocks)
     learns = "all of it" if config.blocks == -1 else f"{config.blocks} of {depth} blocks"
     say(f"encoder: {config.encoder}, {learns} learns; head: {config.objective.head.form}, loss {config.objective.loss}")
-    for line in describe(state.optimiser):
+    for line in describe(state.optimiser, config.train.clip_norm, config.train.clip_by):
         say(line)
     epochs = config.train.steps * config.train.batch_size / clips.order.epoch_length
     bf16 = autocast_dtype(config.train.precision, device)

@@ -76,7 +76,7 @@ def resume(folder: Path, say: Say, *, engine: str | None = None) -> PretrainResu
     config = run_folder.read_config(PretrainConfig, folder)
     if engine:
         changes = {"engine": engine, **({} if engine == "deepspeed" else {"deepspeed_config": ""})}
-        config = dataclasses.replace(config, train=configs.overlay(config.train, changes, where="--engine"))
+        config = dataclasses.replace(config, train=configs.overlay(config.train, changes, where="train"))
     with _connected(config) as (device, own), run_folder.only_one(folder), StopSignal() as signal:
         say = say if own.is_first else _silence
         sources = own.together(lambda: open_sources(config))
@@ -222,6 +222,7 @@ def make_clips(config: PretrainConfig, sources: list[Manifest]) -> Clips:
 def _run(
     config: PretrainConfig, clips: Clips, folder: Path, device: torch.device, signal: StopSignal, say: Say
 ) -> PretrainResult:
+    run_folder.stop_early(signal, folder, "pretrain")
     encoder = config.encoder_config().build().initialise(config.seed)
     objective = make_objective(config, encoder, clips)
     n_classes = len(clips.classes)
@@ -278,7 +279,7 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
     say(f"objective: {config.objective.name}, {_millions(state.objective)} in all that trains")
     if config.mup_base_width:
         say(f"muP: the encoder is {config.encoder.width / config.mup_base_width:g} times as wide as its base")
-    for line in describe(state.optimiser):
+    for line in describe(state.optimiser, config.train.clip_norm, config.train.clip_by):
         say(line)
     for line in state.engine.notes:
         say(line)

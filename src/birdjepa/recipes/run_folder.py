@@ -21,7 +21,7 @@ from birdjepa.checkpoint.store import Checkpoint
 from birdjepa.core import config as configs
 from birdjepa.core import files, processes
 from birdjepa.core.batch import Refusal
-from birdjepa.core.errors import UsageError, UserError
+from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.core.provenance import provenance
 from birdjepa.data.loader import Clips, batches, worker_errors
 from birdjepa.data.sources import Manifest
@@ -91,6 +91,16 @@ def compare_origin(folder: Path, now: dict[str, Any], say: Say) -> None:
             say(f"not the same to the last bit any more: {line}")
 
 
+def stop_early(signal: StopSignal, folder: Path, verb: str) -> None:
+    """Ends a run that was asked to stop while it began, before it builds anything.
+
+    Raises:
+      Interrupted: the folder's state is as it was.
+    """
+    if processes.here().any(signal.received is not None):
+        raise Interrupted(f"stopped before its first step; go on with: birdjepa {verb} --resume {folder}")
+
+
 def train(
     trainer: Trainer, clips: Clips, config: Any, signal: StopSignal, say: Say, judge: Judge | None = None
 ) -> None:
@@ -105,7 +115,8 @@ def train(
             trainer.run(feed, configs.to_json(config), stop=signal.stop, say=say, judge=judge)
     except NonFinite as error:
         heard = ", ".join(clips.path(number) for number in error.recordings[:4])
-        raise UserError(f"{error}, or look at its {len(error.recordings)} recordings: {heard} ...") from error
+        text = f"{error}, or look at its {len(error.recordings)} recordings: {heard} ..."
+        raise processes.everywhere(UserError(text)) from error
 
 
 def write_refused(folder: Path, refused: dict[str, Refusal]) -> None:

@@ -111,22 +111,26 @@ def submit_pretraining(config: PretrainConfig, slurm: SlurmConfig) -> Any:
     require_extras(config.train.sinks)
     run_folder.require_free(config.out, config)
     pretrain.open_sources(config)
+    _require_engine(config.train.engine, slurm)
     require_submitit(slurm)
     saved = config.out / run_folder.JOBS / "config.json"
     files.write_json(saved, {"hash": configs.fingerprint(config), "config": configs.to_json(config)})
-    return _submit_run(birdjepa("pretrain", "--config", str(saved)), config.out, slurm)
+    again = birdjepa("pretrain", "--resume", str(config.out))
+    return _submit_run(birdjepa("pretrain", "--config", str(saved)), again, config.out, slurm)
 
 
-def submit_resumed(folder: Path, slurm: SlurmConfig) -> Any:
-    """Submits a job that goes on with a stopped run; returns submitit's job.
+def submit_resumed(folder: Path, slurm: SlurmConfig, *, engine: str | None = None) -> Any:
+    """Submits a job that goes on with a stopped run, with another engine where one is given; returns submitit's job.
 
     Raises:
       UsageError: if there is no run.
       UserError: if the cluster refuses the job.
     """
-    run_folder.read_config(PretrainConfig, folder)
+    config = run_folder.read_config(PretrainConfig, folder)
+    _require_engine(engine or config.train.engine, slurm)
     require_submitit(slurm)
-    return _submit_run(_resume(folder), folder, slurm)
+    again = birdjepa("pretrain", "--resume", str(folder), *(("--engine", engine) if engine else ()))
+    return _submit_run(again, again, folder, slurm)
 
 
 def submit_array(commands: Sequence[Sequence[str]], folder: Path, slurm: SlurmConfig) -> list[Any]:
@@ -162,13 +166,15 @@ def require_submitit(slurm: SlurmConfig) -> None:
         raise UsageError("there is no srun here: submit from a cluster's login node, or try --slurm.executor local")
 
 
-def _submit_run(first: tuple[str, ...], folder: Path, slurm: SlurmConfig) -> Any:
-    (job,) = _submit([_job(first, _resume(folder), folder / "config.json", slurm)], folder / run_folder.JOBS, slurm)
+def _require_engine(engine: str, slurm: SlurmConfig) -> None:
+    world = slurm.nodes * slurm.tasks_per_node
+    if world > 1 and engine == "single":
+        raise UsageError(f"slurm asks for {world} processes, and train.engine=single is for one: give another --engine")
+
+
+def _submit_run(first: tuple[str, ...], again: tuple[str, ...], folder: Path, slurm: SlurmConfig) -> Any:
+    (job,) = _submit([_job(first, again, folder / "config.json", slurm)], folder / run_folder.JOBS, slurm)
     return job
-
-
-def _resume(folder: Path) -> tuple[str, ...]:
-    return birdjepa("pretrain", "--resume", str(folder))
 
 
 def _job(first: tuple[str, ...], again: tuple[str, ...], begun: Path, slurm: SlurmConfig) -> Job:

@@ -68,7 +68,7 @@ class Job:
         if self.n_requeued >= self.max_requeues:
             raise Interrupted(f"stopped and saved, but requeued {self.n_requeued} times already (slurm.max_requeues)")
         if relay.received == {signal.SIGTERM} and (state := state_of_job()) not in ("RUNNING", ""):
-            raise Interrupted(f"stopped and saved; SLURM is ending this job ({state}), so it is not requeued")
+            raise Interrupted(f"stopped and saved; SLURM is ending this job ({state}), and requeues it or not")
         told = f"stopped with {_told(code)}"
         _requeue(requeue, f"birdjepa: {told}; requeue {self.n_requeued + 1} of at most {self.max_requeues}")
         raise UserError(f"{told}, but could not be requeued")

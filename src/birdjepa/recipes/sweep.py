@@ -173,6 +173,11 @@ def planned(file: Path, out: Path) -> list[Planned]:
     return runs
 
 
+def is_done(run: Planned, config: SweepConfig) -> bool:
+    """Whether a run is trained, and probed as is asked for now."""
+    return apart.is_finished(run.config.out) and (not config.probe_data or _probe_of(run, config) is not None)
+
+
 def _folder(out: Path, label: str, name: str) -> Path:
     """The folder that a configuration has already, whatever it was called when fewer differed; else a new name."""
     there = sorted(path for path in out.glob(f"*-{name}") if path.is_dir()) if out.is_dir() else []

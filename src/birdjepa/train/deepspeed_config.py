@@ -109,7 +109,7 @@ def resolve(path: str, train: TrainConfig, *, n_processes: int, precision: Preci
         elif name not in ours and name not in PASSED_ON and name not in WITHOUT_EFFECT:
             raise UsageError(
                 f"{path}: {name} cannot be used: it is none of the settings that are passed on to DeepSpeed "
-                "(docs/engines.md lists them). Take it out of the file"
+                "(docs/deepspeed.md lists them). Take it out of the file"
             )
     stage = given.get("zero_optimization.stage", 0)
     if stage not in (0, 1, 2, 3):

@@ -11,6 +11,7 @@ against what it was given when training starts.
 
 import contextlib
 import copy
+import importlib
 import os
 import sys
 import warnings
@@ -27,7 +28,7 @@ from torch.nn import functional as F
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import MissingExtraError, UsageError, UserError
 from birdjepa.objectives.base import Chance, Objective, ObjectiveOutput
-from birdjepa.optim.clipping import ClipBy
+from birdjepa.optim.clipping import ClipBy, clip_gradients
 from birdjepa.train.config import TrainConfig
 from birdjepa.train.deepspeed_config import Resolved, resolve
 from birdjepa.train.engine import Engine
@@ -47,7 +48,8 @@ class DeepSpeedEngine(Engine):
         self._deepspeed = _import_deepspeed(device)
         if not dist.is_initialized():  # one process
             os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
-            dist.init_process_group(store=torch.distributed.distributed_c10d.HashStore(), rank=0, world_size=1)
+            store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+            dist.init_process_group(store=store, rank=0, world_size=1)
 
     @property
     def notes(self) -> list[str]:
@@ -83,15 +85,16 @@ class DeepSpeedEngine(Engine):
         self._runner.backward(loss, scale_wrt_gas=False)
 
     def clip(self, limit: float, by: ClipBy) -> float:
+        if not self.stage:
+            return float(clip_gradients(self.optimiser, limit, by).total)
         gradients = list(self._gradients())
         squares = torch.zeros(len(self.optimiser.param_groups), device=self.device)
         for group, gradient in gradients:
             squares[group] += gradient.float().square().sum()
-        if self.stage:
-            squares = self.processes.add(squares)
+        squares = self.processes.add(squares)
         total = squares.sum().sqrt()
         if limit:
-            norms = squares.sqrt() if by == "group" else total.expand_as(squares)
+            norms = squares.sqrt() if by == "group" else total.expand(len(squares))
             scales = (limit / (norms + 1e-6)).clamp(max=1.0)
             for group, gradient in gradients:
                 gradient.mul_(scales[group])
@@ -120,7 +123,7 @@ class DeepSpeedEngine(Engine):
 
     def read(self, tensor: Tensor) -> Tensor:
         if not hasattr(tensor, "ds_id"):
-            return tensor
+            return tensor.detach()
         with self._deepspeed.zero.GatheredParameters([tensor]):
             return tensor.detach().clone()
 
@@ -159,11 +162,7 @@ class DeepSpeedEngine(Engine):
         return self._deepspeed.utils
 
     def _gradients(self) -> Iterator[tuple[int, Tensor]]:
-        """Number of the group and gradient, of this process's piece where there are pieces; after the exchange."""
-        if not self.stage:
-            for number, group in enumerate(self.optimiser.param_groups):
-                yield from ((number, parameter.grad) for parameter in group["params"] if parameter.grad is not None)
-            return
+        """Number of the group and gradient, of what lies in this process's pieces; after the exchange."""
         for piece, gradients in self._zero.averaged_gradients.items():
             yield from ((self._group_of(piece), gradient) for gradient in gradients)
 
@@ -301,14 +300,11 @@ def _import_deepspeed(device: torch.device) -> Any:
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"train.engine=deepspeed works on cpu and cuda, not on train.device={device}")
     os.environ.setdefault("DS_ACCELERATOR", device.type)
-    import deepspeed  # pyright: ignore[reportMissingImports] - an extra
-
-    accelerator: Any = deepspeed.accelerator.get_accelerator()
-    found = accelerator.device_name()
+    deepspeed: Any = importlib.import_module("deepspeed")
+    found = deepspeed.accelerator.get_accelerator().device_name()
     if found != device.type:
         raise UsageError(f"DeepSpeed works on {found}, train.device={device}: set DS_ACCELERATOR={device.type}")
-    logger: Any = deepspeed.utils.logger
-    for handler in logger.handlers:
+    for handler in deepspeed.utils.logger.handlers:
         handler.setStream(sys.stderr)  # standard output is for results
     # A faster all-reduce for inference on CPUs: it would be compiled for a minute at the first start.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

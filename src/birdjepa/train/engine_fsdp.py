@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from birdjepa.core.batch import ClipBatch
 from birdjepa.nn.block import Block
 from birdjepa.objectives.base import Chance, Objective, ObjectiveOutput
+from birdjepa.optim import sharded
 from birdjepa.train.engine import PlainEngine
 
 
@@ -35,12 +35,8 @@ class FsdpEngine(PlainEngine):
 
     @torch.no_grad()
     def read(self, tensor: Tensor) -> Tensor:
-        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+        return sharded.whole(tensor).detach()
 
     @torch.no_grad()
     def write(self, tensor: Tensor, whole: Tensor) -> None:
-        if isinstance(tensor, DTensor):
-            whole = whole.to(device=tensor.device, dtype=tensor.dtype)
-            # Every process has the whole tensor and keeps its own part: nothing is sent.
-            whole = distribute_tensor(whole, tensor.device_mesh, tensor.placements, src_data_rank=None)
-        tensor.copy_(whole)
+        tensor.copy_(sharded.placed_like(whole.to(device=tensor.device, dtype=tensor.dtype), tensor))

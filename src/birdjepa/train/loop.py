@@ -21,7 +21,7 @@ from birdjepa.checkpoint.manifest import CheckpointError
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.core.hardware import has_bf16
-from birdjepa.core.processes import ALONE, Processes, require_exchange
+from birdjepa.core.processes import ALONE, Processes, everywhere, require_exchange
 from birdjepa.objectives.base import Chance
 from birdjepa.optim.schedules import ScheduleConfig, factor, weight_decay_factor
 from birdjepa.train.config import TrainConfig
@@ -315,12 +315,12 @@ class Trainer:
         seen = (state.step + 1) * self.config.batch_size
         if state.n_refused > max(LEAST_REFUSED, self.max_refused * seen):
             reasons = "; ".join(f"{each.path}: {each.reason}" for each in list(state.refused.values())[:3])
-            error = UserError(
-                f"{state.n_refused} of {seen} examples could not be read, more than "
-                f"loader.max_refused={self.max_refused:g}: {reasons}. `birdjepa data scan` lists them all"
+            raise everywhere(
+                UserError(
+                    f"{state.n_refused} of {seen} examples could not be read, more than "
+                    f"loader.max_refused={self.max_refused:g}: {reasons}. `birdjepa data scan` lists them all"
+                )
             )
-            error.everywhere = True
-            raise error
 
     def stop_non_finite(self, loss: float, norm: float, heard: list[Heard]) -> None:
         """Saves the state before this step, and says where it happened."""

@@ -23,6 +23,7 @@ class NotSaved(UserError):
     """Storage fails again and again; the run goes on from an earlier checkpoint once it works."""
 
     exit_code = EXIT_REQUEUE
+    everywhere = True
 
 
 class Saves:

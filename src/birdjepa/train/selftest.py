@@ -35,12 +35,12 @@ def require_own_clips(batches: Sequence[ClipBatch]) -> None:
     heard = own.objects(" ".join(digest(batch.clips) for batch in batches))
     for rank, clips in enumerate(heard):
         if heard.index(clips) < rank:
-            error = UserError(
-                f"process {rank} hears the same clips as process {heard.index(clips)}; nothing was trained with them. "
-                "Each must have its own RANK, and the data more than one recording"
+            raise processes.everywhere(
+                UserError(
+                    f"process {rank} hears the same clips as process {heard.index(clips)}; nothing was trained with "
+                    "them. Each must have its own RANK, and the data more than one recording"
+                )
             )
-            error.everywhere = True
-            raise error
 
 
 def digest(tensor: Tensor) -> str:

@@ -68,7 +68,7 @@ class Rows:
         self._file = path.open("ab", buffering=0)
         self._synced = path.stat().st_size
         """Bytes of the file that are on the disk."""
-        self._kept = b""
+        self._kept = bytearray()
         """What follows them."""
         self._n_written = 0
         """How much of that the file has."""
@@ -97,7 +97,7 @@ class Rows:
                 f"{self._path}: rows not written: {error.strerror}; {files.free_bytes(self._path.parent)} bytes free"
             ) from error
         self._synced += len(self._kept)
-        self._kept, self._n_written = b"", 0
+        self._kept, self._n_written = bytearray(), 0
 
     def close(self) -> None:
         """Ends the writing; rows that still cannot be written are lost, and made again by a resumed run."""

@@ -81,8 +81,10 @@ class Watchdog:
         """Around what is no step: it has a limit of its own, and no step is thought longer for it."""
         limit_s = self._limit_s
         self._expect(self._patient_s, self._began)
-        yield
-        self._expect(limit_s, time.monotonic())
+        try:
+            yield
+        finally:
+            self._expect(limit_s, time.monotonic())
 
     def _expect(self, limit_s: float, began: float) -> None:
         self._limit_s, self._began = limit_s, began
