@@ -145,4 +145,4 @@ def test_an_engine_that_is_none_is_refused_when_resuming(tmp_path, capsys):
     (tmp_path / "run").mkdir()
     run_folder.begin(tmp_path / "run", config, {})
     assert cli.main(["pretrain", "--resume", str(tmp_path / "run"), "--engine", "nonsense"]) == 2
-    assert "train.engine must be one of 'single', 'ddp', 'fsdp', got 'nonsense'" in capsys.readouterr().err
+    assert "train.engine must be one of 'single', 'ddp', 'fsdp', 'deepspeed', got 'nonsense'" in capsys.readouterr().err

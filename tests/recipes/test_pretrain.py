@@ -12,6 +12,7 @@ import torch
 from tiny_run import metrics, tiny, write_songs
 
 import birdjepa
+from birdjepa.checkpoint import store
 from birdjepa.core import config as configs
 from birdjepa.core.batch import Refusal
 from birdjepa.core.errors import Interrupted, MissingExtraError, UsageError, UserError
@@ -77,7 +78,7 @@ def test_the_encoder_loads_and_says_where_it_comes_from(run, songs):
 
 
 def test_the_averaged_weights_are_exported(run):
-    found = pretrain.store.latest(run / "checkpoints", warn=print)
+    found = store.latest(run / "checkpoints", warn=print)
     assert found is not None
     weights = birdjepa.load(run / "encoder").state_dict()
     assert all(torch.equal(weights[name], found.tensors[f"ema.{name}"]) for name in weights)

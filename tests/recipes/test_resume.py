@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_run import differences, final_state, metrics, tiny, write_songs
 
+from birdjepa.checkpoint import store
 from birdjepa.core.errors import Interrupted, UserError
 from birdjepa.models.predictor import PredictorConfig
 from birdjepa.nn.regularised import RegularisedMaskingConfig
@@ -201,7 +202,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(songs, whole):
         seed=0,
         engine=SingleEngine(torch.device("cpu")),
     )
-    found = pretrain.store.latest(whole / "checkpoints", warn=print)
+    found = store.latest(whole / "checkpoints", warn=print)
     assert found is not None
     with pytest.raises(UserError, match=r"does not fit this configuration; \d+ tensors differ, the first is ema"):
         state.restore(found)
