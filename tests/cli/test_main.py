@@ -1,5 +1,6 @@
 """The command's front door: help and usage errors in one line, at once, without torch."""
 
+import contextlib
 import errno
 import functools
 import os
@@ -98,6 +99,15 @@ def test_a_disk_that_fails_is_told_in_one_line(monkeypatch, capsys, number):
     monkeypatch.setattr(doctor, "run", functools.partial(raise_it, OSError(number, os.strerror(number), "runs/x")))
     assert cli.main(["doctor"]) == 1
     assert capsys.readouterr().err == f"birdjepa: runs/x: {os.strerror(number)}\n"
+
+
+def test_a_log_on_a_full_disk_ends_no_run(monkeypatch):
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        cli.tell("step 1")
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
 
 
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])

@@ -19,6 +19,7 @@ from birdjepa.data.loader import (
     MAX_ATTEMPTS,
     Clips,
     LoaderConfig,
+    _prepare_worker,
     balanced_visits,
     batches,
     durations,
@@ -201,13 +202,23 @@ def test_a_killed_worker_is_one_clear_error_and_no_hang(songs):
 def test_workers_outlive_the_signals_that_stop_a_run(songs):
     feed = batches(make(songs, workers=2), 0, 40)
     next(feed)
+    next(feed)  # one of each worker: both have begun
     workers = multiprocessing.active_children()
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         for worker in workers:
             assert worker.pid is not None
             os.kill(worker.pid, name)
-    assert len(list(feed)) == 39
+    assert len(list(feed)) == 38
     assert len(workers) == 2
+
+
+def test_a_worker_whose_parent_died_while_it_started_ends_at_once():
+    """Torch would take whoever adopted it for its parent, and wait for work for ever."""
+    pid = os.fork()
+    if pid == 0:
+        _prepare_worker(os.getppid() + 1, 0)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 
 @pytest.mark.parametrize("hangs", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -200,13 +200,20 @@ def no_nonsense(attempt: Attempt, code: int, *, restored: int = 0) -> list[str]:
     return wrong + ([f"ended with {code}"] if code == 2 else [])
 
 
+def orphans(attempt: Attempt) -> list[str]:
+    """Workers must die with the process that they work for."""
+    deadline = time.monotonic() + 5
+    while attempt.group() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return [f"processes left: {attempt.group()}"] if attempt.group() else []
+
+
 def left_over(run: Path, attempt: Attempt) -> list[str]:
     """Processes and half-written files that a finished run must not leave."""
-    deadline = time.monotonic() + 12  # torch's workers look after their parent every 5 s
-    while attempt.group() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    wrong = [f"processes left: {attempt.group()}"] if attempt.group() else []
+    wrong = orphans(attempt)
     files = [path.name for path in run.rglob(".*") if path.name != ".lock" and "report" not in path.name]
+    if not attempt.entered("save"):  # it is the next save that clears away what could not be deleted
+        files = [name for name in files if not name.startswith((".deleting-", ".writing-"))]
     return wrong + ([f"files left: {files}"] if files else [])
 
 
@@ -237,7 +244,7 @@ def kills(bench: Bench, case: Case, seed: int, n_kills: int) -> Row:
         row.landed.append(phase if code == -signal.SIGKILL else "after the end")
         row.wrong += no_nonsense(attempt, code, restored=before)
         row.wrong += [] if code in (-signal.SIGKILL, *DONE) else [f"ended with {code} instead of being killed"]
-        row.wrong += intact(run, attempt.saved())
+        row.wrong += intact(run, attempt.saved()) + orphans(attempt)
         before = newest(run)
     row.wrong += bench.finish(case, run)
     return row

@@ -87,6 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def tell(text: str) -> None:
-    """One line to the terminal's error stream, where progress goes too; results go to standard output."""
+    """One line to the terminal's error stream, where progress goes too; results go to standard output. A log on a full
+    disk loses the line and not the run.
+    """
     process = "" if _RANK == "0" else f"process {_RANK}: "
-    print(f"birdjepa: {process}{text}", file=sys.stderr, flush=True)
+    try:
+        print(f"birdjepa: {process}{text}", file=sys.stderr, flush=True)
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise

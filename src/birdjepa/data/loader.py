@@ -8,10 +8,13 @@ Axes: b clips | s audio samples
 
 import collections
 import contextlib
+import ctypes
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -32,6 +35,8 @@ MAX_ATTEMPTS = 20
 """Examples tried for one position before the run gives up."""
 LONGEST_S = 86_400.0
 """Recordings that claim to be longer than a day get the visits of a day: a damaged header may claim anything."""
+_DIE_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of Linux's prctl."""
 STUCK_S = 300
 """Seconds without a batch after which the workers are given up."""
 
@@ -263,7 +268,7 @@ def batches(clips: Clips, first: int, last: int) -> Generator[ClipBatch, None, N
         num_workers=config.workers,
         prefetch_factor=config.prefetch if config.workers else None,
         pin_memory=config.pin_memory,
-        worker_init_fn=_prepare_worker,
+        worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
         timeout=STUCK_S if config.workers else 0,
         generator=torch.Generator(),  # unused, but without it torch draws from its global one
     )
@@ -304,8 +309,16 @@ def _reaped() -> Iterator[None]:
             child.kill()
 
 
-def _prepare_worker(number: int) -> None:
-    """Signals are the training process's business: a worker that dies of one would lose the save that it asks for."""
+def _prepare_worker(parent: int, number: int) -> None:
+    """Signals are the training process's business: a worker that dies of one would lose the save that it asks for.
+
+    It dies with that process. Torch looks every 5 s whether the parent is still the one that the worker began with,
+    and takes whoever adopts an orphan for it where the parent was killed while its workers started.
+    """
     for name in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(name, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
     os.nice(1)
