@@ -1,6 +1,7 @@
 """Shapes are checked in every test: jaxtyping's hook is installed before anything of birdjepa is imported."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)  # what tests compute is small and only waits for its threads
 install_import_hook("birdjepa", "beartype.beartype")
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and birdjepa heeds that
 
 SHARED = Path(os.environ.get("BIRDJEPA_SHARED_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
 
