@@ -19,6 +19,7 @@ from torch import Tensor
 from birdjepa.core import processes
 from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.recipes.config import PretrainConfig
+from birdjepa.train import engine_deepspeed
 
 COMPARED = ("lejepa", "ajepa", "pixio")
 
@@ -37,7 +38,7 @@ VARIANTS = {
     "zero0": Variant({"stage": 0}),
     "zero1": Variant({"stage": 1}),
     "zero3": Variant({"stage": 3}),
-    "round-robin": Variant({"stage": 2, "round_robin_gradients": True, **SMALL_BUCKETS}, ("ajepa",)),
+    "buckets": Variant({"stage": 2, "use_multi_rank_bucket_allreduce": False, **SMALL_BUCKETS}, ("ajepa",)),
     "aligned": Variant({"stage": 1, "parameter_alignment": True, "contiguous_gradients": False}, ("ajepa",)),
     "pieces": Variant(
         {
@@ -119,12 +120,23 @@ def poison(variant: str, songs: Path, results: Results, out: Path) -> None:
 
 
 def merge_wrongly(variant: str, songs: Path, results: Results, out: Path) -> None:
-    """DeepSpeed forgets the other process's pieces."""
+    """DeepSpeed forgets the other process's pieces; and it looks for pieces in the wrong place, as 0.19.8 does by
+    itself with a setting that is refused.
+    """
     config = under(configurations(songs, out)["lejepa"], variant, out)
 
     def own_piece_only(total: Tensor, **_: Any) -> None:
         """An exchange that does not take place."""
 
+    resolved = engine_deepspeed.resolved
+
+    def in_turns(*arguments: Any) -> Any:
+        found = resolved(*arguments)
+        found.told["zero_optimization"]["round_robin_gradients"] = True
+        return found
+
+    with mock.patch.object(engine_deepspeed, "resolved", in_turns):
+        results.tell(f"{variant}-round-robin", lambda: begin(config, "deepspeed", out / "wrong"))
     with mock.patch("deepspeed.utils.tensor_fragment.dist.all_reduce", own_piece_only):
         results.tell(f"{variant}-wrong-merge", lambda: begin(config, "deepspeed", out / "wrong"))
 

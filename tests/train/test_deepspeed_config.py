@@ -135,6 +135,7 @@ def test_a_contradiction_names_both_sides(resolved, given, says):
         ({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}, "DeepSpeedCPUAdam"),
         ({"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}, "DeepSpeedCPUAdam"),
         ({"zero_optimization": {"stage": 2, "cpu_offload": True}}, "DeepSpeedCPUAdam"),
+        ({"zero_optimization": {"stage": 1, "round_robin_gradients": True}}, "checkpoints would be wrong"),
         ({"zero_optimization": {"stage": 3, "zero_quantized_weights": True}}, "zero_quantized_weights cannot be used"),
         ({"curriculum_learning": {"enabled": True}}, "curriculum_learning cannot be used"),
         ({"bf16": {"enabled": True, "immediate_grad_update": True}}, "bf16.immediate_grad_update cannot be used"),

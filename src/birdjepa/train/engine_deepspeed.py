@@ -209,7 +209,8 @@ class DeepSpeedEngine(Engine):
             yield
 
     def _prove(self, given: dict[str, Tensor]) -> None:
-        """Reads back every parameter, and the parameters' values out of the moments, where there is room for them.
+        """Reads back every parameter, from where it is used and from where it is updated, and the parameters' values
+        out of the moments, where there is room for them.
 
         Raises:
           UserError: naming the first tensor that came back otherwise.
@@ -224,7 +225,8 @@ class DeepSpeedEngine(Engine):
                 self.write_moment(parameter, moment, given[name])
         for name, parameter in parameters.items():
             back = [self.read(parameter)]
-            if name in trained:
+            if name in trained and self.stage:
+                back.append(self._utils.safe_get_full_fp32_param(parameter))
                 back += [self.read_moment(parameter, moment) for moment in moments]
             if not all(torch.equal(each, given[name]) and each.dtype == given[name].dtype for each in back):
                 raise UserError(
