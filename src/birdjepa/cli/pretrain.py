@@ -63,8 +63,6 @@ def _is_fork(argv: Sequence[str]) -> bool:
 
 
 def _fork(argv: Sequence[str]) -> Path:
-    if asked().world > 1:
-        raise UsageError("--fork makes a run folder, with one process: fork first, then --resume it with several")
     told = "Leaves a run at one of its checkpoints and ends it in a decay of its own, in a new run folder."
     return fork(parse(ForkArguments, argv, prog="birdjepa pretrain --fork RUN", description=told), tell)
 

@@ -53,6 +53,12 @@ class EncoderConfig:
         return self.patch.n_rows(self.front_end.n_mels)
 
     @property
+    def n_patches(self) -> int:
+        """Patches of a whole clip."""
+        n_frames = self.front_end.n_frames(round(self.clips.clip_s * self.front_end.sampling_rate))
+        return n_frames // self.patch.frames * self.n_rows
+
+    @property
     def embedding_width(self) -> int:
         """Numbers in one pooled embedding."""
         width = self.vit.width

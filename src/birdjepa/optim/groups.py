@@ -6,6 +6,7 @@ other parameter is. With layer-wise decay of the rate, blocks of the encoder nea
 takes the hidden matrices (optim/roles.py says which they are), AdamW all others; muP gives each its own rate.
 """
 
+import abc
 import dataclasses
 import re
 from typing import Any, NamedTuple, TypeVar
@@ -21,14 +22,15 @@ OptimiserT = TypeVar("OptimiserT", bound=torch.optim.Optimizer)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdamWConfig:
-    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019)."""
+class OptimiserConfig(abc.ABC):
+    """What every optimiser has: AdamW takes at least some of the parameters. Subclasses are final."""
 
     lr: float = 1e-3
     """Peak learning rate; the schedule multiplies it."""
     weight_decay: float = 0.05
     """Per step and unit of learning rate, on matrices only."""
     beta1: float = 0.9
+    """Of AdamW, as the next two."""
     beta2: float = 0.95
     eps: float = 1e-8
     layer_decay: float = 1.0
@@ -37,32 +39,32 @@ class AdamWConfig:
     """Factor on the rate of all that is not the encoder."""
 
     def __post_init__(self) -> None:
-        betas = (self.beta1, self.beta2)
-        check_limits(self.lr, self.weight_decay, betas, self.eps, self.layer_decay, self.head_rate)
+        if not 0 < self.layer_decay <= 1 or self.head_rate <= 0:
+            raise ValueError(f"need 0 < layer_decay <= 1, head_rate > 0; got {self.layer_decay}, {self.head_rate}")
+        if self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1 or self.eps <= 0:
+            raise ValueError(
+                "need lr > 0, weight_decay >= 0, betas in [0, 1), eps > 0; got "
+                f"{self.lr}, {self.weight_decay}, {self.beta1}, {self.beta2}, {self.eps}"
+            )
 
-    def build(self, module: nn.Module, width_rates: WidthRates | None = None) -> torch.optim.AdamW:
+    @abc.abstractmethod
+    def build(self, module: nn.Module, width_rates: WidthRates | None = None) -> torch.optim.Optimizer:
         """The optimiser over the module's trainable parameters, a group for each decay and rate.
 
         Each group has, besides torch's entries, its `name`, its `rate` (factor on the learning rate) and its
         `full_weight_decay`, which the trainer's schedules start from. width_rates are those of muP.
         """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamWConfig(OptimiserConfig):
+    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    def build(self, module: nn.Module, width_rates: WidthRates | None = None) -> torch.optim.AdamW:
         table = parameter_table(module, self.layer_decay, self.head_rate, width_rates=width_rates)
         groups = make_groups(module, table, self.weight_decay)
         betas = (self.beta1, self.beta2)
         return with_moments(torch.optim.AdamW(groups, lr=self.lr, betas=betas, eps=self.eps, fused=True))
-
-
-def check_limits(
-    lr: float, weight_decay: float, betas: tuple[float, float], eps: float, layer_decay: float, head_rate: float
-) -> None:
-    """Raises ValueError if one is outside its limits."""
-    if not 0 < layer_decay <= 1 or head_rate <= 0:
-        raise ValueError(f"need 0 < layer_decay <= 1, head_rate > 0; got {layer_decay}, {head_rate}")
-    if lr <= 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas) or eps <= 0:
-        raise ValueError(
-            "need lr > 0, weight_decay >= 0, betas in [0, 1), eps > 0; got "
-            f"{lr}, {weight_decay}, {', '.join(map(str, betas))}, {eps}"
-        )
 
 
 class ParameterRow(NamedTuple):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from birdjepa.core.hardware import has_bf16
-from birdjepa.optim.groups import check_limits, make_groups, parameter_table, with_moments
+from birdjepa.optim.groups import OptimiserConfig, make_groups, parameter_table, with_moments
 from birdjepa.optim.mup import WidthRates
 from birdjepa.optim.sharded import placed_like, whole
 
@@ -35,32 +35,19 @@ RMS = 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MuonConfig:
+class MuonConfig(OptimiserConfig):
     """Muon for hidden matrices, AdamW for the rest, with one learning rate and one weight decay."""
 
-    lr: float = 1e-3
-    """Peak learning rate of both; the schedule multiplies it."""
-    weight_decay: float = 0.05
-    """Per step and unit of learning rate, on matrices only."""
     momentum: float = 0.95
     """Of Muon."""
-    beta1: float = 0.9
-    """Of AdamW, as the next two."""
-    beta2: float = 0.95
-    eps: float = 1e-8
-    layer_decay: float = 1.0
-    """Factor on the rate from each block of the encoder to the one before it; below 1 for fine-tuning."""
-    head_rate: float = 1.0
-    """Factor on the rate of all that is not the encoder."""
 
     def __post_init__(self) -> None:
-        betas = (self.beta1, self.beta2)
-        check_limits(self.lr, self.weight_decay, betas, self.eps, self.layer_decay, self.head_rate)
+        super().__post_init__()
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
 
     def build(self, module: nn.Module, width_rates: WidthRates | None = None) -> "Muon":
-        """The optimiser over the module's trainable parameters, with groups as `AdamWConfig.build` makes them.
+        """The optimiser over the module's trainable parameters, with groups as the base says.
 
         Raises:
           ValueError: if a parameter has no role.

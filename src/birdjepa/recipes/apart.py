@@ -19,7 +19,8 @@ from birdjepa.recipes.config import PretrainConfig
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.sinks import METRICS, read_metrics
 
-COMMAND = (sys.executable, "-c", "import sys; from birdjepa.cli import main; sys.exit(main())")
+COMMAND = (sys.executable, "-m", "birdjepa")
+"""The command line of this installation."""
 MEMORY = "memory.json"
 """Peak of the memory of a run that was trained apart."""
 POLL_S = 0.05

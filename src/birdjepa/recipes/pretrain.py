@@ -25,6 +25,7 @@ from birdjepa.recipes import run_folder
 from birdjepa.recipes.card import model_card
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.run_folder import Say
+from birdjepa.train.engine import Engine
 from birdjepa.train.engines import make_engine, require_usable
 from birdjepa.train.loop import Trainer, autocast_dtype, pick_device
 from birdjepa.train.signals import StopSignal
@@ -219,22 +220,29 @@ def make_clips(config: PretrainConfig, sources: list[Manifest]) -> Clips:
     )
 
 
+def make_state(config: PretrainConfig, clips: Clips, engine: Engine) -> TrainState:
+    """The run's state at step 0.
+
+    Raises:
+      UsageError: as `make_objective`.
+    """
+    objective = make_objective(config, config.encoder_config().build().initialise(config.seed), clips)
+    return TrainState(
+        objective,
+        config.optim,
+        config.train,
+        n_classes=len(clips.classes),
+        seed=config.seed,
+        engine=engine,
+        width_rates=width_rates(config, objective, clips),
+    )
+
+
 def _run(
     config: PretrainConfig, clips: Clips, folder: Path, device: torch.device, signal: StopSignal, say: Say
 ) -> PretrainResult:
     run_folder.stop_early(signal, folder, "pretrain")
-    encoder = config.encoder_config().build().initialise(config.seed)
-    objective = make_objective(config, encoder, clips)
-    n_classes = len(clips.classes)
-    state = TrainState(
-        objective,
-        config.optim,
-        config.train,
-        n_classes=n_classes,
-        seed=config.seed,
-        engine=make_engine(config.train, device),
-        width_rates=width_rates(config, objective, clips),
-    )
+    state = make_state(config, clips, make_engine(config.train, device))
     found = run_folder.newest(folder, say)
     if found:
         state.restore(found)
@@ -267,14 +275,13 @@ def export(config: PretrainConfig, state: TrainState, folder: Path, n_recordings
 def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: torch.device, say: Say) -> None:
     """What is about to happen, in a few lines: data, model, groups, fingerprint."""
     encoder: Encoder = state.objective.encoder
-    grid = encoder.grid(encoder.front_end.config.n_frames(round(config.clips.clip_s * encoder.sampling_rate)))
     patch_ms = 1000 * config.patch.frames / config.front_end.frame_rate
     precision = autocast_dtype(config.train.precision, device)
     n_clips = clips.order.epoch_length
     say(f"data: {clips.n_recordings} recordings, {n_clips} clips of {config.loader.clip_s:g} s an epoch")
     say(
         f"encoder: {config.encoder.size}, {_millions(encoder)}, "
-        f"{len(grid)} tokens per {config.clips.clip_s:g} s, {patch_ms:g} ms each"
+        f"{encoder.config.n_patches} tokens per {config.clips.clip_s:g} s, {patch_ms:g} ms each"
     )
     say(f"objective: {config.objective.name}, {_millions(state.objective)} in all that trains")
     if config.mup_base_width:

@@ -142,7 +142,6 @@ def profile(config: PretrainConfig, asked: ProfileConfig, say: Say) -> Profile:
             memory.append(each)
     objective = trainer.state.objective
     encoder = objective.encoder
-    grid = encoder.grid(encoder.front_end.config.n_frames(round(config.clips.clip_s * encoder.sampling_rate)))
     described = {
         "objective": config.objective.name,
         "data": list(config.data),
@@ -157,7 +156,7 @@ def profile(config: PretrainConfig, asked: ProfileConfig, say: Say) -> Profile:
     return Profile(
         n_parameters=sum(each.numel() for each in encoder.parameters()),
         n_trained=sum(each.numel() for each in objective.parameters() if each.requires_grad),
-        n_tokens=len(grid),
+        n_tokens=encoder.config.n_patches,
         flops=flops,
         seconds=by_part(steps, config),
         product_flops=rate,

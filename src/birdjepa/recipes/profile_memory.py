@@ -19,10 +19,9 @@ from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import UserError
 from birdjepa.data.loader import Clips
 from birdjepa.recipes.config import PretrainConfig
-from birdjepa.recipes.pretrain import make_objective
+from birdjepa.recipes.pretrain import make_state
 from birdjepa.train.engine import SingleEngine
 from birdjepa.train.loop import Trainer, pick_device
-from birdjepa.train.state import TrainState
 
 N_UPDATES = 2
 """The second one meets everything that the first one left behind."""
@@ -40,10 +39,7 @@ class Memory(NamedTuple):
 
 def make_trainer(config: PretrainConfig, clips: Clips, folder: Path) -> Trainer:
     """A trainer of one process at step 0, as `pretrain` makes it."""
-    objective = make_objective(config, config.encoder_config().build().initialise(config.seed), clips)
-    engine = SingleEngine(pick_device(config.train.device))
-    n_classes = len(clips.classes)
-    state = TrainState(objective, config.optim, config.train, n_classes=n_classes, seed=config.seed, engine=engine)
+    state = make_state(config, clips, SingleEngine(pick_device(config.train.device)))
     return Trainer(state, config.train, config.schedule, folder, seed=config.seed, max_refused=1.0)
 
 

@@ -9,7 +9,6 @@ import math
 import os
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import MissingExtraError, UsageError, UserError
 from birdjepa.recipes import pretrain, run_folder
+from birdjepa.recipes.apart import COMMAND
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.slurm_job import Job
 from birdjepa.train.sinks import require_extras
@@ -147,7 +147,7 @@ def submit_array(commands: Sequence[Sequence[str]], folder: Path, slurm: SlurmCo
 
 def birdjepa(*arguments: str) -> tuple[str, ...]:
     """A command line of this installation."""
-    return (sys.executable, "-m", "birdjepa", *arguments)
+    return (*COMMAND, *arguments)
 
 
 def require_submitit(slurm: SlurmConfig) -> None:
