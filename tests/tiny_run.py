@@ -1,9 +1,14 @@
 """Runs small enough for tests, of pretraining and of fine-tuning: tones in noise, a nano encoder, quick steps."""
 
+import contextlib
 import csv
 import dataclasses
 import json
+import os
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +39,20 @@ torch.set_num_threads(1)  # what is this small only waits for its threads
 RATE = 8_000
 COMMAND = [sys.executable, "-c", "import sys; from birdjepa.cli import main; sys.exit(main())"]
 """The command line in a process of its own, wherever the script was installed."""
+
+
+@contextlib.contextmanager
+def running(command: list[str], *, stdout: int | None = None, env: dict[str, str] | None = None) -> Iterator[Any]:
+    """A command in a process group of its own, which is ended with the block."""
+    child = subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, start_new_session=True, env=env)
+    try:
+        yield child
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        if child.stderr is not None:
+            child.stderr.close()
 
 
 def write_songs(folder: Path, n: int = 8, *, damaged: int = 0) -> Path:

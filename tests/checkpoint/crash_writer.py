@@ -6,17 +6,18 @@ board, a file mapped into memory so that no system call is spent on it, the writ
 the error's message.
 """
 
-import json
 import mmap
 import os
 import signal
 import struct
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
+from forks import serve
 from torch import Tensor
 
 from birdjepa.checkpoint import store
@@ -95,19 +96,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder), 0, 0)  # torch reads /sys at its first numbers: not a call of the store's
-    for line in sys.stdin:
-        trial = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                code = write(Path(trial["folder"]), Path(trial["board"]), trial["saves"], trial["hold"], trial["fault"])
-            except BaseException:
-                traceback.print_exc()
-            os._exit(code)
-        print(pid, flush=True)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+    serve(
+        lambda trial: write(Path(trial["folder"]), Path(trial["board"]), trial["saves"], trial["hold"], trial["fault"])
+    )
 
 
 if __name__ == "__main__":

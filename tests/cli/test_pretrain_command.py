@@ -4,11 +4,10 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 
 import pytest
-from tiny_run import COMMAND, differences, tiny, write_config, write_songs
+from tiny_run import COMMAND, differences, running, tiny, write_config, write_songs
 
 from birdjepa import cli
 from birdjepa.cli.pretrain import configure
@@ -34,20 +33,9 @@ def whole(songs, tmp_path_factory):
     return folder
 
 
-@contextlib.contextmanager
 def process(*arguments):
     """`birdjepa pretrain ...` in its own process group."""
-    child = subprocess.Popen(
-        [*COMMAND, "pretrain", *map(str, arguments)], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        yield child
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        if child.stderr is not None:
-            child.stderr.close()
+    return running([*COMMAND, "pretrain", *map(str, arguments)])
 
 
 def wait_for(run, n_rows, child):

@@ -6,11 +6,14 @@ it has ended. What runs in the child is `birdjepa.cli.main`, in a session of its
 plants.py.
 """
 
-import json
 import os
 import signal
 import sys
-import traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from forks import serve
 
 
 def attempt(argv: list[str], said: str, board: str, plants: list[list], fault: str, env: dict[str, str]) -> int:
@@ -34,22 +37,6 @@ def attempt(argv: list[str], said: str, board: str, plants: list[list], fault: s
     return code
 
 
-def main() -> None:
-    for line in sys.stdin:
-        asked = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                code = attempt(**asked)
-            except BaseException:
-                traceback.print_exc()
-            os._exit(code)
-        print(pid, flush=True)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
-
-
 if __name__ == "__main__":
     import torch
 
@@ -60,5 +47,5 @@ if __name__ == "__main__":
     from birdjepa import cli
     from birdjepa.cli import finetune, pretrain  # noqa: F401 - so that no child imports them
 
-    main()
+    serve(lambda asked: attempt(**asked))
     os._exit(0)  # nothing is left to be done, and torch takes its time to end

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 import torch
 from attempts import CALLS, Attempt, Call, Lane, Stuck, changes, traced
-from tiny_run import RATE, differences, tiny, write_config, write_songs
+from tiny_run import RATE, differences, running, tiny, write_config, write_songs
 
 from birdjepa.checkpoint import manifest, store
 from birdjepa.checkpoint.manifest import CheckpointError
@@ -263,25 +263,10 @@ def killed_importing(bench: Bench, case: Case, seed: int) -> Row:
     return row
 
 
-@contextlib.contextmanager
-def _real(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def _real(*arguments: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     """`birdjepa ...` in a process that imports everything itself."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", _REAL, *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        yield child
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        if child.stderr is not None:
-            child.stderr.close()
+    command = [sys.executable, "-c", _REAL, *arguments]
+    return running(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 # ---- crash points and storage errors, enumerated with strace

@@ -7,6 +7,8 @@ All that needs two processes happens in one launch, for their start is what take
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,15 +39,16 @@ from birdjepa.objectives.supervised import SupervisedConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.optim.muon import MuonConfig
 from birdjepa.recipes.config import PretrainConfig
-from birdjepa.recipes.pretrain import make_clips, make_objective
+from birdjepa.recipes.pretrain import make_clips, make_state
 from birdjepa.recipes.run_folder import newest
 from birdjepa.train.engines import make_engine
 from birdjepa.train.loop import Trainer
 from birdjepa.train.selftest import require_own_clips
-from birdjepa.train.state import TrainState
 
 ENGINES = ("ddp", "fsdp")
 STEPS = 20
+PATIENCE_S = 900
+"""For a launch: half a minute on a machine with nothing else to do; with ZeRO-3 twice as long."""
 HALF = 3
 """Steps after which a run of twice as many is saved, and another engine goes on."""
 HANDED_OVER = (("ddp", "ddp"), ("fsdp", "fsdp"), ("fsdp", "ddp"), ("single", "fsdp"))
@@ -89,10 +92,8 @@ def configurations(songs: Path, out: Path) -> dict[str, PretrainConfig]:
 def begin(config: PretrainConfig, engine: str, folder: Path) -> tuple[Trainer, Clips]:
     """A trainer at step 0 for as many processes as are connected, and its clips."""
     clips = make_clips(config, [open_data(config.data[0])])
-    objective = make_objective(config, config.encoder_config().build().initialise(config.seed), clips)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, engine=engine))
-    made = make_engine(config.train, torch.device("cpu"))
-    state = TrainState(objective, config.optim, config.train, n_classes=2, seed=config.seed, engine=made)
+    state = make_state(config, clips, make_engine(config.train, torch.device("cpu")))
     folder.mkdir(parents=True, exist_ok=True)
     return Trainer(state, config.train, config.schedule, folder, seed=config.seed, max_refused=0.5), clips
 
@@ -107,6 +108,43 @@ def advance(trainer: Trainer, clips: Clips, n_steps: int) -> list[dict[str, floa
         seen.append({"loss": update.loss, "grad_norm": update.grad_norm, **update.terms})
         seen[-1] |= {name: row[name] for name in ("probe_loss", "effective_rank") if name in row}
     return seen
+
+
+def trained_by_one(
+    config: PretrainConfig, folder: Path, n_steps: int, noise: float
+) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """Rows and tensors of one process, its first weights moved by so much."""
+    trainer, clips = begin(config, "single", folder)
+    chance = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in trainer.state.objective.parameters() if noise else ():
+            parameter.mul_(1 + noise * torch.randn(parameter.shape, generator=chance))
+    rows = advance(trainer, clips, n_steps)
+    return rows, {key: tensor.detach().clone() for key, tensor in trainer.state.tensors().items()}
+
+
+def launched(script: str, songs: Path, folder: Path, *arguments: str) -> Path:
+    """Leaves one process's checkpoint in a folder, lets two processes run a script there, and returns it. What they
+    said is in its stdout and stderr.
+    """
+    trainer, clips = begin(to_hand_over(songs, folder), "single", folder / "single-half")
+    advance(trainer, clips, HALF)
+    trainer.save()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    source = str(Path(__file__).parents[2] / "src")
+    with (folder / "stdout").open("w") as said, (folder / "stderr").open("w") as errors:
+        started = subprocess.Popen(
+            [*command, script, str(songs), str(folder), *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{source}:{os.environ.get('PYTHONPATH', '')}"},
+            stdout=said,
+            stderr=errors,
+        )
+        try:
+            started.wait(timeout=0.9 * PATIENCE_S)
+        finally:
+            started.terminate()  # torchrun ends its processes with itself
+    assert started.returncode == 0, (folder / "stderr").read_text()[-4000:]
+    return folder
 
 
 def n_steps(name: str) -> int:

@@ -5,22 +5,16 @@ What the two do is in deepspeed_runs.py; here is one process, and the comparison
 
 import functools
 import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import deepspeed_runs
 import pytest
 import torch
 from deepspeed_runs import COMPARED, VARIANTS, with_rates
-from engine_runs import HALF, advance, begin, configurations, go_on, to_hand_over
+from engine_runs import HALF, PATIENCE_S, advance, begin, configurations, go_on, launched, to_hand_over, trained_by_one
 from test_engines import NOISE, TOLERANCE, apart, losses
 from tiny_run import write_songs
 
-PATIENCE_S = 900
-"""Half a minute on a machine with nothing else to do; with ZeRO-3 twice as long."""
 pytestmark = [
     pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed"),
     pytest.mark.timeout(PATIENCE_S),
@@ -41,49 +35,22 @@ def single(songs, tmp_path_factory):
 
     @functools.cache
     def trained(name, noise=0.0):
-        folder = tmp_path_factory.mktemp("single")
-        config = with_rates(configurations(songs, folder)[name])
-        trainer, clips = begin(config, "single", folder)
-        chance = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for parameter in trainer.state.objective.parameters() if noise else ():
-                parameter.mul_(1 + noise * torch.randn(parameter.shape, generator=chance))
-        rows = advance(trainer, clips, config.train.steps)
-        return rows, {key: tensor.detach().clone() for key, tensor in trainer.state.tensors().items()}
+        config = with_rates(configurations(songs, (folder := tmp_path_factory.mktemp("single")))[name])
+        return trained_by_one(config, folder, config.train.steps, noise)
 
     return trained
 
 
-def launched(songs, folder, variants):
-    """What two processes left, and one process's checkpoint that they went on from."""
-    trainer, clips = begin(to_hand_over(songs, folder), "single", folder / "single-half")
-    advance(trainer, clips, HALF)
-    trainer.save()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    source = str(Path(deepspeed_runs.__file__).parents[2] / "src")
-    with (folder / "stdout").open("w") as said, (folder / "stderr").open("w") as errors:
-        started = subprocess.Popen(
-            [*command, deepspeed_runs.__file__, str(songs), str(folder), *variants],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{source}:{os.environ.get('PYTHONPATH', '')}"},
-            stdout=said,
-            stderr=errors,
-        )
-        try:
-            started.wait(timeout=0.9 * PATIENCE_S)
-        finally:
-            started.terminate()  # torchrun ends its processes with itself
-    assert started.returncode == 0, (folder / "stderr").read_text()[-4000:]
-    return folder
-
-
 @pytest.fixture(scope="module")
 def fast(songs, tmp_path_factory):
-    return launched(songs, tmp_path_factory.mktemp("fast"), FAST)
+    return launched(deepspeed_runs.__file__, songs, tmp_path_factory.mktemp("fast"), *FAST)
 
 
 @pytest.fixture(scope="module", params=SLOW)
 def slow(songs, tmp_path_factory, request):
-    return request.param, launched(songs, tmp_path_factory.mktemp(request.param), [request.param])
+    return request.param, launched(
+        deepspeed_runs.__file__, songs, tmp_path_factory.mktemp(request.param), request.param
+    )
 
 
 def rows_of(out, name):

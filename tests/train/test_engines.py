@@ -5,19 +5,26 @@ What the two processes do is in engine_runs.py; here is one process, and the com
 
 import functools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import engine_runs
 import pytest
 import torch
-from engine_runs import ENGINES, FAULTS, HALF, HANDED_OVER, advance, begin, configurations, go_on, n_steps
+from engine_runs import (
+    ENGINES,
+    FAULTS,
+    HALF,
+    HANDED_OVER,
+    PATIENCE_S,
+    advance,
+    begin,
+    configurations,
+    go_on,
+    launched,
+    n_steps,
+    trained_by_one,
+)
 from tiny_run import write_songs
 
-PATIENCE_S = 900
-"""Half a minute on a machine with nothing else to do."""
 pytestmark = pytest.mark.timeout(PATIENCE_S)
 
 TOLERANCE = 1e-5
@@ -38,14 +45,8 @@ def single(songs, tmp_path_factory):
 
     @functools.cache
     def trained(name, noise=0.0):
-        folder = tmp_path_factory.mktemp("single")
-        trainer, clips = begin(configurations(songs, folder)[name], "single", folder)
-        chance = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for parameter in trainer.state.objective.parameters() if noise else ():
-                parameter.mul_(1 + noise * torch.randn(parameter.shape, generator=chance))
-        rows = advance(trainer, clips, n_steps(name))
-        return rows, {key: tensor.clone() for key, tensor in trainer.state.tensors().items()}
+        config = configurations(songs, (folder := tmp_path_factory.mktemp("single")))[name]
+        return trained_by_one(config, folder, n_steps(name), noise)
 
     return trained
 
@@ -53,24 +54,7 @@ def single(songs, tmp_path_factory):
 @pytest.fixture(scope="module")
 def out(songs, tmp_path_factory):
     """What two processes left, and one process's checkpoint that they went on from."""
-    folder = tmp_path_factory.mktemp("two")
-    trainer, clips = begin(engine_runs.to_hand_over(songs, folder), "single", folder / "single-half")
-    advance(trainer, clips, HALF)
-    trainer.save()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    source = str(Path(engine_runs.__file__).parents[2] / "src")
-    started = subprocess.Popen(
-        [*command, engine_runs.__file__, str(songs), str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{source}:{os.environ.get('PYTHONPATH', '')}"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        _, errors = started.communicate(timeout=0.9 * PATIENCE_S)
-    finally:
-        started.terminate()  # torchrun ends its processes with itself
-    assert started.returncode == 0, errors[-4000:]
-    return folder
+    return launched(engine_runs.__file__, songs, tmp_path_factory.mktemp("two"))
 
 
 def rows_of(out, name):
