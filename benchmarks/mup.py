@@ -34,7 +34,8 @@ from birdjepa.audio.decode import read_clip
 from birdjepa.audio.logmel import LogMelConfig
 from birdjepa.core import files, random
 from birdjepa.core.batch import ClipBatch
-from birdjepa.data.sources import ColumnConfig, open_data
+from birdjepa.data.manifest import ColumnConfig
+from birdjepa.data.sources import open_data
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.vit import VitConfig
 from birdjepa.objectives.augment import AugmentConfig

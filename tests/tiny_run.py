@@ -22,7 +22,7 @@ from birdjepa.checkpoint import store
 from birdjepa.core import config as configs
 from birdjepa.core import random
 from birdjepa.data.loader import LoaderConfig
-from birdjepa.data.sources import ColumnConfig
+from birdjepa.data.manifest import ColumnConfig
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.projector import ProjectorConfig
 from birdjepa.models.vit import VitConfig

@@ -13,7 +13,8 @@ from pyarrow import parquet
 from birdjepa.audio.synth import SynthConfig
 from birdjepa.core.errors import LabelError, UsageError
 from birdjepa.data import sources
-from birdjepa.data.sources import ColumnConfig, open_data, split_weight
+from birdjepa.data.manifest import ColumnConfig
+from birdjepa.data.sources import open_data, split_weight
 
 ROWS = [
     {"path": "a.wav", "label": "reed, great", "onset_s": 0.5, "offset_s": 2, "fold": 1, "note": "two\nlines"},
@@ -112,11 +113,11 @@ def test_the_group_falls_back_to_split_group(tmp_path):
     [
         ("path,onset_s\na.wav,1,5\n", "line 2 has 3 cells, the header 2"),
         ('path,onset_s\n"a\nb.wav",1\nc.wav,1,5\n', "line 4 has 3 cells"),
-        ("path,onset_s\na.wav,x\n", "row 1: onset_s='x' is no time"),
-        ("path,onset_s\na.wav,-1\n", "row 1: onset_s='-1' is no time"),
-        ("path,offset_s\na.wav,inf\n", "row 1: offset_s='inf' is no time"),
-        ("path,duration_s\na.wav,1e999\n", "row 1: duration_s='1e999' is no time"),
-        ("path,onset_s,offset_s\na.wav,2,1\n", "row 1: onset_s=2, offset_s=1; need 0 <= onset < offset"),
+        ("path,onset_s\na.wav,x\n", "row 1 has onset_s='x', which is no time"),
+        ("path,onset_s\na.wav,-1\n", "row 1 has onset_s='-1', which is no time"),
+        ("path,offset_s\na.wav,inf\n", "row 1 has offset_s='inf', which is no time"),
+        ("path,duration_s\na.wav,1e999\n", "row 1 has duration_s='1e999', which is no time"),
+        ("path,onset_s,offset_s\na.wav,2,1\n", "row 1 has onset_s=2, offset_s=1; need 0 <= onset < offset"),
         ("path,onset_s,offset_s\na.wav,2,2\n", "need 0 <= onset < offset"),
         ("path,label\n,x\n", "row 1 has no path"),
         ("path,label,label\na.wav,x,y\n", "column 'label' twice"),
@@ -136,11 +137,11 @@ def test_bad_rows_are_named(tmp_path, text, told):
         ("m.csv", b"", "the manifest has no rows"),
         ("m.csv", b"path\n", "the manifest has no rows"),
         ("m.csv", b"file\na.wav\n", "no column 'path'; it has file"),
-        ("m.txt", b"path\n", "not a folder, a recording, or a manifest"),
+        ("m.txt", b"path\n", "is not a folder, a recording, a manifest"),
         ("m.csv", b"path\n\xff\xfe.wav\n", "cannot be read as csv"),
-        ("m.jsonl", b"{", "cannot be read as jsonl"),
+        ("m.jsonl", b"{", "line 1 is no JSON object"),
         ("m.jsonl", b"[1]\n", "line 1 holds a list"),
-        ("m.jsonl", b"[" * 100_000, "cannot be read as jsonl"),
+        ("m.jsonl", b"[" * 100_000, "line 1 is no JSON object"),
         ("m.parquet", b"PAR1 not really PAR1", "cannot be read as parquet"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from birdjepa.core.errors import UsageError
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.embed.embedders import (
     AllLayers,
     LogMelStatistics,

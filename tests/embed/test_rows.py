@@ -10,7 +10,8 @@ import soundfile
 import torch
 
 from birdjepa.core.errors import AudioError, LabelError, UsageError
-from birdjepa.data.sources import Manifest, open_data
+from birdjepa.data.manifest import Manifest
+from birdjepa.data.sources import open_data
 from birdjepa.embed import reading
 from birdjepa.embed.embedders import AllLayers, LogMelStatistics, Pooled, geometry_of, overlap, random_twin
 from birdjepa.embed.rows import embed_rows

@@ -16,7 +16,7 @@ from birdjepa.benchmark import logistic
 from birdjepa.benchmark.logistic import LinearProbe
 from birdjepa.checkpoint import store
 from birdjepa.core.errors import Interrupted, UsageError, UserError
-from birdjepa.data.sources import ColumnConfig
+from birdjepa.data.manifest import ColumnConfig
 from birdjepa.embed.embedders import Logits, Pooled
 from birdjepa.embed.rows import embed_rows
 from birdjepa.models.encoder import load

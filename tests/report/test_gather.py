@@ -14,7 +14,8 @@ from birdjepa.audio.clips import ClipConfig
 from birdjepa.audio.logmel import LogMelConfig
 from birdjepa.core.errors import UsageError
 from birdjepa.data.loader import Clips, LoaderConfig
-from birdjepa.data.sources import Manifest, open_data
+from birdjepa.data.manifest import Manifest
+from birdjepa.data.sources import open_data
 from birdjepa.models.encoder import Encoder, EncoderConfig
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.vit import VitConfig

@@ -26,7 +26,7 @@ import os
 import stat
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import soundfile
@@ -35,8 +35,34 @@ from jaxtyping import Float
 from birdjepa.audio import containers
 from birdjepa.core.errors import AudioError
 
-Source = str | Path | bytes
-"""A file, or an encoded file's bytes in memory."""
+
+class Part(NamedTuple):
+    """A recording that lies whole and as it is inside a larger file, an uncompressed tar."""
+
+    file: Path
+    offset: int
+    """First byte of the recording in the file."""
+    size: int
+    """Bytes of the recording."""
+    name: str
+    """What the larger file calls it."""
+
+    def __str__(self) -> str:
+        return str(self.file / self.name)
+
+
+class InMemory(NamedTuple):
+    """An encoded file's bytes, and what to call it."""
+
+    data: bytes
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = str | Path | bytes | Part | InMemory
+"""A file, a part of one, or an encoded file's bytes in memory."""
 
 KINDS = (
     *("missing", "permission", "not a file", "io", "empty", "not audio", "unsupported", "header"),
@@ -142,14 +168,24 @@ class Recording:
 
     def __init__(self, source: Source) -> None:
         self.name = "<bytes>" if isinstance(source, bytes) else str(source)
+        self._is_part = isinstance(source, Part)
+        self._first = 0
+        """Byte of the open file that the recording begins with."""
         self._descriptor: int | None = None
         self._decoder: _Decoder | None = None
         self._view: _View | None = None
         self._position = 0
-        if isinstance(source, bytes):
-            self._data, self._size = source, len(source)
+        self._data = source if isinstance(source, bytes) else source.data if isinstance(source, InMemory) else b""
+        if isinstance(source, bytes | InMemory):
+            self._size = len(self._data)
+        elif isinstance(source, Part):
+            self._first, self._size = source.offset, source.size
+            n_bytes = self._open_file(source.file)
+            if n_bytes < source.offset + source.size:
+                self.close()
+                raise self.error(f"truncated: {source.file.name} ends within this recording, at {n_bytes} bytes")
         else:
-            self._data, self._size = b"", self._open_file(Path(source))
+            self._size = self._open_file(Path(source))
         try:
             self._container = self._recognise()
             self._open_decoder()
@@ -309,7 +345,7 @@ class Recording:
         self._position = 0
         container = self._container
         try:
-            if not (container.plain and container.counted):
+            if not (container.plain and container.counted) or self._is_part:
                 stretch = 1 if container.counted else _EXAGGERATION
                 self._view = _View(self._read_bytes, container.offset, self._size, stretch)
                 self._decoder = _Decoder(cast(BinaryIO, self._view))
@@ -337,10 +373,11 @@ class Recording:
     def _read_bytes(self, offset: int, n_bytes: int) -> bytes:
         if self._descriptor is None:
             return self._data[offset : offset + n_bytes]
+        n_bytes = max(0, min(n_bytes, self._size - offset))
         try:
             if hasattr(os, "pread"):
-                return os.pread(self._descriptor, n_bytes, offset)
-            os.lseek(self._descriptor, offset, os.SEEK_SET)
+                return os.pread(self._descriptor, n_bytes, self._first + offset)
+            os.lseek(self._descriptor, self._first + offset, os.SEEK_SET)
             return os.read(self._descriptor, n_bytes)
         except OSError as error:
             raise self.error(_open_reason(error)) from error

@@ -11,7 +11,8 @@ from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL
 from birdjepa.core.provenance import provenance
-from birdjepa.data.sources import ColumnConfig, open_data
+from birdjepa.data.manifest import ColumnConfig
+from birdjepa.data.sources import open_data
 from birdjepa.embed.collection import EmbedConfig, Progress, embed_collection
 from birdjepa.models.encoder import load
 from birdjepa.train.loop import pick_device

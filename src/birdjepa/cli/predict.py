@@ -11,7 +11,8 @@ from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
 from birdjepa.cli.embed import Teller
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL
-from birdjepa.data.sources import ColumnConfig, open_data
+from birdjepa.data.manifest import ColumnConfig
+from birdjepa.data.sources import open_data
 from birdjepa.models.classifier import load_classifier
 from birdjepa.recipes.predict import PredictConfig, predict
 from birdjepa.train.loop import pick_device

@@ -28,8 +28,8 @@ from birdjepa.audio import decode
 from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch, Refusal
 from birdjepa.core.errors import AudioError, UsageError, UserError
+from birdjepa.data.manifest import Manifest
 from birdjepa.data.order import ExampleOrder, Visit
-from birdjepa.data.sources import Manifest
 
 MAX_ATTEMPTS = 20
 """Examples tried for one position before the run gives up."""

@@ -27,7 +27,7 @@ from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import InputError, Interrupted, LabelError
 from birdjepa.core.provenance import versions
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.embed.batching import Batcher
 from birdjepa.embed.embedders import Embedder, Pooled, Precision, geometry_of, require_confined, stretch_of_row
 from birdjepa.embed.parts import COLUMNS, Cursor, Part, PartStore, PartSummary, Refusal, first_refusals

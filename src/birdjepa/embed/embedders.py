@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from birdjepa.core.errors import UsageError
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.embed.segments import Geometry
 from birdjepa.models.encoder import Encoder, EncoderConfig
 from birdjepa.models.heads import Head, LinearHead

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import UsageError
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 
 METADATA = b"birdjepa"
 """Key of the table's metadata (JSON) in the Parquet schema."""

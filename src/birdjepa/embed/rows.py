@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from birdjepa.core.errors import InputError
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.embed.batching import Batcher
 from birdjepa.embed.embedders import Embedder, geometry_of, require_confined, stretch_of_row
 from birdjepa.embed.reading import ReadConfig, Request, read_ahead

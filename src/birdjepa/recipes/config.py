@@ -7,7 +7,7 @@ from birdjepa.audio.clips import ClipConfig
 from birdjepa.audio.logmel import LogMelConfig
 from birdjepa.core.errors import UsageError
 from birdjepa.data.loader import LoaderConfig
-from birdjepa.data.sources import ColumnConfig
+from birdjepa.data.manifest import ColumnConfig
 from birdjepa.models.encoder import EncoderConfig
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.pool import Pooling

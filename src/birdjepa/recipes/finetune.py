@@ -11,7 +11,7 @@ from pathlib import Path
 from birdjepa.core import files
 from birdjepa.core.errors import Interrupted, UsageError
 from birdjepa.core.provenance import provenance
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.recipes import finetune_score, run_folder
 from birdjepa.recipes.finetune_config import FinetuneConfig
 from birdjepa.recipes.finetune_data import folds_to_cross, labelled_data, split_parts

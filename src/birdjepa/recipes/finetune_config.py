@@ -8,7 +8,7 @@ from birdjepa.audio.clips import ClipConfig
 from birdjepa.core import processes
 from birdjepa.core.errors import UsageError
 from birdjepa.data.loader import LoaderConfig
-from birdjepa.data.sources import ColumnConfig
+from birdjepa.data.manifest import ColumnConfig
 from birdjepa.models.encoder import EncoderConfig, read_config
 from birdjepa.nn.regularised import RegularisedMaskingConfig
 from birdjepa.objectives.augment import AugmentConfig

@@ -21,7 +21,7 @@ from birdjepa.core.errors import InputError
 from birdjepa.core.provenance import provenance
 from birdjepa.core.telling import tenths
 from birdjepa.data.loader import Clips
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.models.classifier import Classifier, load_classifier
 from birdjepa.models.encoder import Encoder, load
 from birdjepa.models.heads import LinearHead

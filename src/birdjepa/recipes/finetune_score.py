@@ -24,7 +24,7 @@ from birdjepa.benchmark.multilabel import MultiLabelScore, evaluate_scores
 from birdjepa.core import files
 from birdjepa.core.errors import InputError, UsageError, UserError
 from birdjepa.data.loader import labels_of
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.embed.embedders import Logits
 from birdjepa.embed.rows import embed_rows
 from birdjepa.models.classifier import Classifier

@@ -18,7 +18,7 @@ from birdjepa.benchmark.logistic import LinearProbe, Problem
 from birdjepa.core.errors import InputError, UsageError
 from birdjepa.core.telling import tenths
 from birdjepa.data.loader import labels_of
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.embed.embedders import Pooled
 from birdjepa.embed.rows import embed_rows
 from birdjepa.models.encoder import Encoder

@@ -24,7 +24,7 @@ from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import UsageError
 from birdjepa.core.provenance import provenance
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.embed.collection import EmbedConfig, EmbedSummary, Progress, embed_by, encoder_identity, weights_sha256
 from birdjepa.embed.embedders import Logits, Precision
 from birdjepa.embed.parts import utf8

@@ -15,7 +15,8 @@ from birdjepa.core.errors import UsageError
 from birdjepa.core.processes import Processes
 from birdjepa.core.provenance import provenance
 from birdjepa.data.loader import Clips, labels_of
-from birdjepa.data.sources import Manifest, open_data, split_weight
+from birdjepa.data.manifest import Manifest
+from birdjepa.data.sources import open_data, split_weight
 from birdjepa.models.encoder import Encoder
 from birdjepa.objectives.base import DataSize, Objective
 from birdjepa.objectives.supervised import SupervisedConfig

@@ -19,7 +19,8 @@ from birdjepa.core import files
 from birdjepa.core.errors import UsageError
 from birdjepa.core.provenance import provenance
 from birdjepa.core.telling import tenths
-from birdjepa.data.sources import ColumnConfig, Manifest, open_data
+from birdjepa.data.manifest import ColumnConfig, Manifest
+from birdjepa.data.sources import open_data
 from birdjepa.embed.embedders import AllLayers, Embedder, LogMelStatistics, Pooled, random_twin
 from birdjepa.embed.rows import embed_rows
 from birdjepa.models.encoder import Encoder, load

@@ -13,7 +13,7 @@ from birdjepa.core import config as configs
 from birdjepa.core.errors import InputError, UsageError, UserError
 from birdjepa.core.telling import tenths
 from birdjepa.data.loader import Clips
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.models.encoder import Encoder, load
 from birdjepa.objectives.base import Objective
 from birdjepa.recipes.config import PretrainConfig

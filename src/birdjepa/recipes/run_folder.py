@@ -24,7 +24,7 @@ from birdjepa.core.batch import Refusal
 from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.core.provenance import provenance
 from birdjepa.data.loader import Clips, batches, worker_errors
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.train.loop import Judge, NonFinite, Trainer
 from birdjepa.train.signals import StopSignal
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from birdjepa.core.errors import UsageError, UserError
 from birdjepa.data.loader import Clips
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.models.encoder import Encoder
 from birdjepa.objectives import OBJECTIVES
 from birdjepa.objectives.base import Objective

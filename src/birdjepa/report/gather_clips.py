@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from birdjepa.audio.logmel import LogMel, band_centres
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.objectives.augment import db_per_unit
 from birdjepa.report.contents import HeardClip, Scale
 from birdjepa.report.gather_data import LICENCE_COLUMNS, cell

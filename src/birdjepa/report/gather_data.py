@@ -10,7 +10,7 @@ from birdjepa.audio import decode
 from birdjepa.audio.recording import AudioInfo
 from birdjepa.core import random
 from birdjepa.core.errors import AudioError
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.report.contents import SourceSummary
 
 LICENCE_COLUMNS = ("licence", "license")

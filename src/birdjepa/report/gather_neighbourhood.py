@@ -21,7 +21,7 @@ from birdjepa.benchmark.knn import nearest
 from birdjepa.benchmark.standardise import fit_standardiser
 from birdjepa.core import random
 from birdjepa.data.loader import durations
-from birdjepa.data.sources import Manifest
+from birdjepa.data.manifest import Manifest
 from birdjepa.embed.embedders import Pooled
 from birdjepa.embed.rows import embed_rows
 from birdjepa.models.encoder import Encoder
