@@ -23,8 +23,6 @@ from birdjepa.data.loader import (
     balanced_visits,
     batches,
     durations,
-    fill,
-    room,
     worker_errors,
 )
 from birdjepa.data.sources import open_data
@@ -160,13 +158,6 @@ def test_short_recordings_are_filled(tmp_path, short):
     assert len(clip) == RATE // 2
 
 
-def test_fill_cuts_and_keeps():
-    clip = np.arange(5, dtype=np.float32)
-    assert fill(clip, 3, "repeat").tolist() == [0, 1, 2]
-    assert fill(clip, 5, "silence") is clip or fill(clip, 5, "silence").tolist() == clip.tolist()
-    assert fill(clip, 12, "repeat").tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
-
-
 def test_a_channel_can_be_chosen(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.tile([[0.5, -0.25]], (RATE, 1)), RATE)
     for channel, level in (("mean", 0.125), ("0", 0.5), ("1", -0.25)):
@@ -179,9 +170,40 @@ def test_visits_follow_length_or_count_recordings_once(tmp_path):
     for name, seconds in (("a", 0.3), ("b", 5.0)):
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(round(seconds * RATE)), RATE)
     (tmp_path / "c.wav").write_bytes(b"")
-    assert durations(open_data(str(tmp_path))) == [0.3, 5.0, 0.0]
+    assert durations(open_data(str(tmp_path))).tolist() == [0.3, 5.0, 0.0]
     assert make(tmp_path).order.epoch_length == 1 + 10 + 1
     assert make(tmp_path, draw="recording").order.epoch_length == 3
+    assert make(tmp_path, most_visits=4).order.epoch_length == 1 + 4 + 1
+    assert make(tmp_path, source_cap=5).order.epoch_length == 5
+
+
+def test_short_recordings_are_left_out_when_asked(tmp_path):
+    for name, seconds in (("a", 0.3), ("b", 5.0), ("c", 0.5)):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(round(seconds * RATE)), RATE)
+    clips = make(tmp_path, short="skip", draw="recording", batch_size=4)
+    assert clips.order.epoch_length == 2
+    assert set(clips.batch(0).recording.tolist()) == {1, 2}
+    with pytest.raises(UsageError, match=r"all recordings are shorter than loader\.clip_s=6 s"):
+        make(tmp_path, short="skip", clip_s=6.0)
+
+
+def test_a_clip_can_be_taken_where_it_sounds(tmp_path):
+    """A call of 0.2 s in 20 s of faint noise: anywhere misses it nearly always; its events never, nor a search among
+    all of the recording."""
+    rng = np.random.default_rng(0)
+    samples = 1e-3 * rng.standard_normal(20 * RATE)
+    samples[12 * RATE : 12 * RATE + 1600] += 0.3 * np.sin(2 * np.pi * 1500 * np.arange(1600) / RATE)
+    soundfile.write(tmp_path / "a.wav", samples, RATE)
+    (tmp_path / "m.csv").write_text("path,detected_events\na.wav,12.0-12.2\n")
+
+    def heard(**settings):
+        clips = make(tmp_path / "m.csv", batch_size=40, **settings).batch(0).clips
+        return (clips.abs().amax(1) > 0.1).float().mean()
+
+    assert heard() < 0.25
+    assert heard(where="events") == 1
+    assert heard(where="energy") > heard()
+    assert heard(where="energy", clip_s=7.0) == 1
 
 
 def test_a_killed_worker_is_one_clear_error_and_no_hang(songs):
@@ -309,21 +331,6 @@ def test_segments_are_examples_of_their_own(songs):
     clips = make(table, examples="segments", batch_size=4, clip_s=0.1)
     assert clips.n_recordings == 2
     assert sorted(clips.batch(0).label.tolist()) == [0, 0, 1, 1]  # twice 0.1 s each, an epoch
-
-
-@pytest.mark.parametrize(
-    ("length_s", "onset_s", "offset_s", "clip_s", "wanted"),
-    [
-        (10.0, 0.0, float("nan"), 4.0, (0.0, 6.0)),  # a whole recording
-        (3.0, 0.0, float("nan"), 4.0, (0.0, 0.0)),  # shorter than the clip
-        (10.0, 2.0, 8.0, 4.0, (2.0, 4.0)),  # inside a long segment
-        (10.0, 5.0, 6.0, 4.0, (2.0, 5.0)),  # around a short one
-        (10.0, 9.5, 10.0, 4.0, (6.0, 6.0)),  # at the recording's end
-        (10.0, 0.0, 0.5, 4.0, (0.0, 0.0)),
-    ],
-)
-def test_where_a_clip_may_start(length_s, onset_s, offset_s, clip_s, wanted):
-    assert room(length_s, onset_s, offset_s, clip_s) == pytest.approx(wanted)
 
 
 def test_processes_share_a_batch_clip_by_clip(songs):

@@ -155,7 +155,7 @@ def test_an_epoch_of_a_stream_visits_each_row_once():
     assert rows(order, 0, 4000) != rows(order, 4000, 8000)
 
 
-@pytest.mark.parametrize("n_rows", [4001, 999, 8])
+@pytest.mark.parametrize("n_rows", [4001, 999, 33, 8])
 def test_rows_that_do_not_divide_are_each_seen_as_often(n_rows):
     order, _ = streamed(n_rows, 7)
     counts = collections.Counter(rows(order, 0, n_rows * 8))

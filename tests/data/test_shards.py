@@ -104,8 +104,8 @@ def test_shards_give_the_samples_and_the_columns_of_files(folder):
 
 def test_rows_can_be_chosen_and_sent_to_another_process(folder):
     found = pickle.loads(pickle.dumps(open_data(str(folder), COLUMNS).select([9, 2])))
-    found.source(0)
-    again = pickle.loads(pickle.dumps(found))  # with open files
+    decode.probe(found.source(0))
+    again = pickle.loads(pickle.dumps(found))
     for each in (found, again):
         np.testing.assert_array_equal(decode.read_samples(each.source(0))[0], decode.read_samples(encoded(9))[0])
         np.testing.assert_array_equal(decode.read_samples(each.source(1))[0], decode.read_samples(encoded(2))[0])
@@ -162,7 +162,7 @@ def test_a_tar_cut_short_costs_its_last_recording(tmp_path):
     write_tar(tmp_path / "x.tar", range(3))
     found = open_data(str(tmp_path))
     whole = (tmp_path / "x.tar").read_bytes()
-    cut = found.source(2).offset + 100
+    cut = found.source(2).fetch().offset + 100
     (tmp_path / "x.tar").write_bytes(whole[:cut])
     decode.read_samples(found.source(1))
     with pytest.raises(AudioError, match=r"truncated: x\.tar ends within this recording"):

@@ -24,6 +24,7 @@ __all__ = [
     "KINDS",
     "AudioInfo",
     "Source",
+    "clip_of",
     "probe",
     "read_clip",
     "read_samples",
@@ -81,12 +82,19 @@ def read_clip(
       AudioError: as `read_samples`.
     """
     with Recording(source) as recording:
-        native = recording.sampling_rate
-        start = round(offset_s * native)
-        if duration_s is None:
-            return resample(recording.crop(start, None, channel), native, sampling_rate)
-        n_native = round((offset_s + duration_s) * native) - start
-        samples = recording.crop(start, n_native, channel)
+        return clip_of(recording, sampling_rate, offset_s=offset_s, duration_s=duration_s, channel=channel)
+
+
+def clip_of(
+    recording: Recording, sampling_rate: int, *, offset_s: float, duration_s: float | None, channel: int | None
+) -> Float[np.ndarray, " s"]:
+    """`read_clip` of a recording that is open already."""
+    native = recording.sampling_rate
+    start = round(offset_s * native)
+    if duration_s is None:
+        return resample(recording.crop(start, None, channel), native, sampling_rate)
+    n_native = round((offset_s + duration_s) * native) - start
+    samples = recording.crop(start, n_native, channel)
     n_out = round(duration_s * sampling_rate) if len(samples) == n_native else None
     return resample(samples, native, sampling_rate, n_out)
 

@@ -17,6 +17,7 @@ far as its header counts.
 Axes: s samples | c channels
 """
 
+import abc
 import contextlib
 import dataclasses
 import errno
@@ -51,18 +52,20 @@ class Part(NamedTuple):
         return str(self.file / self.name)
 
 
-class InMemory(NamedTuple):
-    """An encoded file's bytes, and what to call it."""
+class Deferred(abc.ABC):
+    """A recording that has to be got hold of first: in a table, or on another machine. `str` names it."""
 
-    data: bytes
-    name: str
+    @abc.abstractmethod
+    def fetch(self) -> bytes | Part:
+        """Its encoded bytes, or where they lie by now.
 
-    def __str__(self) -> str:
-        return self.name
+        Raises:
+          AudioError: if it cannot be got.
+        """
 
 
-Source = str | Path | bytes | Part | InMemory
-"""A file, a part of one, or an encoded file's bytes in memory."""
+Source = str | Path | bytes | Part | Deferred
+"""A file, a part of one, an encoded file's bytes in memory, or what gives one of these."""
 
 KINDS = (
     *("missing", "permission", "not a file", "io", "empty", "not audio", "unsupported", "header"),
@@ -168,24 +171,25 @@ class Recording:
 
     def __init__(self, source: Source) -> None:
         self.name = "<bytes>" if isinstance(source, bytes) else str(source)
-        self._is_part = isinstance(source, Part)
+        self._is_part = False
         self._first = 0
         """Byte of the open file that the recording begins with."""
         self._descriptor: int | None = None
         self._decoder: _Decoder | None = None
         self._view: _View | None = None
         self._position = 0
-        self._data = source if isinstance(source, bytes) else source.data if isinstance(source, InMemory) else b""
-        if isinstance(source, bytes | InMemory):
-            self._size = len(self._data)
-        elif isinstance(source, Part):
-            self._first, self._size = source.offset, source.size
-            n_bytes = self._open_file(source.file)
-            if n_bytes < source.offset + source.size:
+        held = source.fetch() if isinstance(source, Deferred) else source
+        self._data = held if isinstance(held, bytes) else b""
+        if isinstance(held, bytes):
+            self._size = len(held)
+        elif isinstance(held, Part):
+            self._is_part, self._first, self._size = True, held.offset, held.size
+            n_bytes = self._open_file(held.file)
+            if n_bytes < held.offset + held.size:
                 self.close()
-                raise self.error(f"truncated: {source.file.name} ends within this recording, at {n_bytes} bytes")
+                raise self.error(f"truncated: {held.file.name} ends within this recording, at {n_bytes} bytes")
         else:
-            self._size = self._open_file(Path(source))
+            self._size = self._open_file(Path(held))
         try:
             self._container = self._recognise()
             self._open_decoder()

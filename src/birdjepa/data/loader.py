@@ -25,11 +25,13 @@ from jaxtyping import Float
 from torch.utils.data import DataLoader, Dataset
 
 from birdjepa.audio import decode
+from birdjepa.audio.recording import Recording
 from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch, Refusal
 from birdjepa.core.errors import AudioError, UsageError, UserError
+from birdjepa.data import crops
 from birdjepa.data.manifest import Manifest
-from birdjepa.data.order import ExampleOrder, Visit
+from birdjepa.data.order import ExampleOrder, StreamConfig, Visit
 
 MAX_ATTEMPTS = 20
 """Examples tried for one position before the run gives up."""
@@ -52,8 +54,17 @@ class LoaderConfig:
     classes come equally often (a row with several by its rarest one; rows without a label never)."""
     examples: Literal["recordings", "segments"] = "recordings"
     """recordings: rows of one file are one example; segments: each row is one, heard between its onset and offset."""
-    short: Literal["repeat", "silence"] = "repeat"
-    """Recordings shorter than clip_s are repeated, or followed by digital silence."""
+    where: crops.Where = "anywhere"
+    """Where in an example a clip is taken. anywhere: each stretch is as likely; energy: the liveliest of three clips in
+    a row; events: around one of those in the manifest's events column, or anywhere where there are none."""
+    short: crops.Short = "repeat"
+    """Recordings shorter than clip_s are repeated, followed by digital silence, or not heard at all."""
+    most_visits: int = 0
+    """Most visits of one recording per epoch, however long it is; 0 for no limit."""
+    source_cap: int = 0
+    """Most clips of one DATA per epoch, the rest coming in the next ones; 0 for no limit."""
+    stream: StreamConfig = StreamConfig()
+    """Shuffling of Parquet shards and data sets of the Hub."""
     channel: Literal["mean", "0", "1", "2", "3"] = "mean"
     """Mean over channels, or the channel of that number."""
     workers: int = 0
@@ -66,6 +77,8 @@ class LoaderConfig:
     """Share of examples that may be unreadable before the run stops."""
 
     def __post_init__(self) -> None:
+        if self.most_visits < 0 or self.source_cap < 0:
+            raise ValueError(f"most_visits and source_cap must be >= 0, got {self.most_visits}, {self.source_cap}")
         if self.clip_s <= 0 or self.workers < 0 or self.prefetch < 1 or not 0 <= self.max_refused < 1:
             raise ValueError(
                 "need clip_s > 0 seconds, workers >= 0, prefetch >= 1, 0 <= max_refused < 1; got "
@@ -103,9 +116,17 @@ class Clips(Dataset[ClipBatch | UserError]):
         self.seed = seed
         self.rank, self.world = rank, world
         whole = config.examples == "recordings"
-        self.sources = [source.recordings() if whole else source for source in sources]
+        self.sources = [(source.recordings() if whole else source).by_shard() for source in sources]
         self.classes = sorted({label for source in self.sources for row in labels_of(source) for label in row})
-        self.order = ExampleOrder(seed, [self._slots(source) for source in self.sources], weights)
+        self.order = ExampleOrder(
+            seed,
+            [self._slots(source) for source in self.sources],
+            weights,
+            shards=[source.shard_numbers() for source in self.sources],
+            stream=config.stream,
+            batch=batch_size,
+            cap=config.source_cap,
+        )
         self._first = np.cumsum([0, *(len(source) for source in self.sources)])
         self._class_number = {label: number for number, label in enumerate(self.classes)}
 
@@ -163,21 +184,22 @@ class Clips(Dataset[ClipBatch | UserError]):
         )
 
     def _clip(self, visit: Visit) -> Float[np.ndarray, " s"]:
-        """A random stretch of the visited example at the sampling rate, exactly clip_s long."""
+        """A stretch of the visited example at the sampling rate, exactly clip_s long."""
         config, source = self.config, self.sources[visit.source]
-        path = source.path(visit.row)
         chance = random.generator(self.seed, "stretch", visit.source, visit.row, visit.epoch, visit.draw)
-        first, last = room(
-            decode.probe(path).duration_s,
-            float(source.onset_s[visit.row]),
-            float(source.offset_s[visit.row]),
-            config.clip_s,
-        )
-        offset_s = chance.uniform(first, last)
-        clip = decode.read_clip(
-            path, self.sampling_rate, offset_s=offset_s, duration_s=config.clip_s, channel=config.channel_index
-        )
-        return fill(clip, round(config.clip_s * self.sampling_rate), config.short)
+        with Recording(source.source(visit.row)) as recording:
+            clip = crops.take(
+                recording,
+                self.sampling_rate,
+                chance,
+                clip_s=config.clip_s,
+                onset_s=float(source.onset_s[visit.row]),
+                offset_s=float(source.offset_s[visit.row]),
+                channel=config.channel_index,
+                where=config.where,
+                events=source.columns["events"][visit.row],
+            )
+        return crops.fill(clip, round(config.clip_s * self.sampling_rate), config.short)
 
     def _label(self, visit: Visit) -> int:
         """The class in `label`, or the only one of `labels`; -1 where there is none, or no one of them."""
@@ -187,22 +209,27 @@ class Clips(Dataset[ClipBatch | UserError]):
         return self._class_number.get(first, -1)
 
     def _slots(self, source: Manifest) -> list[int]:
-        if self.config.draw == "recording":
-            return [1] * len(source)
-        if self.config.draw == "class":
-            return balanced_visits(labels_of(source))
-        end_s = np.where(np.isnan(source.offset_s), durations(source), source.offset_s)
-        return [max(1, round(min(s, LONGEST_S) / self.config.clip_s)) for s in (end_s - source.onset_s).tolist()]
+        """Visits of each row per pass over the source.
 
-
-def room(length_s: float, onset_s: float, offset_s: float, clip_s: float) -> tuple[float, float]:
-    """First and last start of a clip in seconds: inside [onset, offset), or around it where that is shorter than the
-    clip, as far as the recording goes. offset_s is NaN for "up to the end".
-    """
-    end_s = length_s if np.isnan(offset_s) else min(offset_s, length_s)
-    inside = (onset_s, end_s - clip_s) if end_s - onset_s >= clip_s else (end_s - clip_s, onset_s)
-    latest = max(0.0, length_s - clip_s)
-    return min(max(0.0, inside[0]), latest), min(max(0.0, inside[1]), latest)
+        Raises:
+          UsageError: if no row is visited.
+        """
+        config = self.config
+        needs_lengths = config.draw == "duration" or config.short == "skip"
+        length_s = stretches(source) if needs_lengths else np.full(len(source), np.inf)
+        if config.draw == "recording":
+            slots = [1] * len(source)
+        elif config.draw == "class":
+            slots = balanced_visits(labels_of(source))
+        else:
+            slots = [max(1, round(min(s, LONGEST_S) / config.clip_s)) for s in length_s.tolist()]
+        if config.most_visits:
+            slots = [min(n, config.most_visits) for n in slots]
+        if config.short == "skip":
+            slots = [n if s >= config.clip_s else 0 for n, s in zip(slots, length_s.tolist(), strict=True)]
+        if not any(slots):
+            raise UsageError(f"{source.name}: all recordings are shorter than loader.clip_s={config.clip_s:g} s")
+        return slots
 
 
 def labels_of(source: Manifest) -> list[list[str]]:
@@ -225,30 +252,40 @@ def balanced_visits(labels: Sequence[Sequence[str]]) -> list[int]:
     return [round(commonest / min(counts[label] for label in row)) if row else 0 for row in labels]
 
 
-def fill(clip: Float[np.ndarray, " _"], n_samples: int, short: Literal["repeat", "silence"]) -> Float[np.ndarray, " s"]:
-    """A clip of exactly n_samples: longer ones are cut, shorter ones repeated or followed by zeros."""
-    if len(clip) >= n_samples:
-        return clip[:n_samples]
-    if short == "repeat":
-        return np.resize(clip, n_samples)
-    return np.concatenate((clip, np.zeros(n_samples - len(clip), dtype=clip.dtype)))
+def stretches(source: Manifest) -> Float[np.ndarray, " n"]:
+    """Seconds that each row covers of its recording; 0 for a recording that cannot be opened.
+
+    Raises:
+      UsageError: if lengths are neither told nor at hand.
+    """
+    ends = np.where(np.isnan(source.offset_s), durations(source), source.offset_s)
+    return ends - source.onset_s
 
 
-def durations(source: Manifest) -> list[float]:
+def durations(source: Manifest) -> Float[np.ndarray, " n"]:
     """Length of each recording in seconds: as the manifest says, else from the file's header; 0 for one that cannot be
     opened.
+
+    Raises:
+      UsageError: if headers would have to be fetched from another machine.
     """
+    found = source.duration_s.copy()
+    unknown = np.flatnonzero(np.isnan(found))
+    if unknown.size and source.shards is not None and not source.shards.at_hand:
+        raise UsageError(
+            f"{source.name}: {unknown.size} recordings come without a length, and finding it would fetch them all: "
+            "name its column with --columns.duration-s, or set --loader.draw recording"
+        )
 
     def length(row: int) -> float:
-        if not np.isnan(source.duration_s[row]):
-            return float(source.duration_s[row])
         try:
-            return decode.probe(source.path(row)).duration_s
+            return decode.probe(source.source(row)).duration_s
         except AudioError:
             return 0.0  # visited once, refused there, with its reason
 
     with ThreadPoolExecutor(max_workers=8) as pool:
-        return list(pool.map(length, range(len(source))))
+        found[unknown] = list(pool.map(length, unknown.tolist()))
+    return found
 
 
 def batches(clips: Clips, first: int, last: int) -> Generator[ClipBatch, None, None]:

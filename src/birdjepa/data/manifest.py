@@ -86,14 +86,20 @@ class Manifest:
         return self.root / self.keys[row]
 
     def source(self, row: int) -> Source:
-        """What to hand to the decoder.
-
-        Raises:
-          AudioError: if a shard cannot be read.
-        """
+        """What to hand to the decoder."""
         if self.shards is None or self.place is None:
             return self.path(row)
         return self.shards.source(int(self.place[row]), str(self.path(row)))
+
+    def shard_numbers(self) -> Int[np.ndarray, " n"] | None:
+        """The shard of each row, if rows are best read shard by shard."""
+        if self.shards is None or self.place is None or self.shards.random_access:
+            return None
+        return self.shards.shard[self.place]
+
+    def by_shard(self) -> "Manifest":
+        """The manifest with its rows shard by shard, where they lie in shards."""
+        return self if self.place is None else self.select(np.argsort(self.place, kind="stable"))
 
     def column(self, name: str) -> list[str]:
         """A column of text.
@@ -137,7 +143,7 @@ class Manifest:
             size = self._size(row)
             digest.update("\0".join(map(str, (key, *times, *labels, size))).encode("utf-8", "surrogateescape") + b"\n")
         if self.shards is not None:
-            digest.update("\0".join(self.shards.identities()).encode("utf-8", "surrogateescape"))
+            digest.update("\0".join(file.identity() for file in self.shards.files).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
     def _size(self, row: int) -> int:

@@ -40,7 +40,8 @@ class StreamConfig:
     window: int = 1000
     """Rows of neighbouring places that are shuffled together."""
     abreast: int = 8
-    """Places of the stream that each batch draws from (or as many as divide the batch). With a multiple of the
+    """Places of the stream that each batch draws from: as many of them as divide the batch, and one where an epoch has
+    fewer than `turns` batches. With a multiple of the
     processes that train together no two of them read the same shards."""
     turns: int = 4
     """Batches in a row that draw from other places. With a multiple of loader.workers no two workers read the same
@@ -129,7 +130,7 @@ class ExampleOrder:
 
     @property
     def epoch_length(self) -> int:
-        """Positions in one epoch. Lanes begin the next one at their own time, within a few positions of each other."""
+        """Positions in one epoch. Lanes begin the next one at their own time, within `turns` batches of each other."""
         return int(self._shares.sum())
 
     def visit(self, position: int) -> Visit:
@@ -149,7 +150,7 @@ class ExampleOrder:
     def _make_lanes(self, stream: StreamConfig, batch: int, smallest: int) -> Lanes:
         lanes = Lanes(batch=batch, abreast=math.gcd(stream.abreast, batch), turns=stream.turns)
         is_stream = any(starts is not None for starts in self._starts)
-        return lanes if is_stream and smallest >= lanes.n else Lanes(batch=batch)
+        return lanes if is_stream and smallest >= batch * lanes.turns else Lanes(batch=batch)
 
     def _visit(self, lane: int, draw: int) -> Visit:
         """The example that a lane serves with its draw of a number."""

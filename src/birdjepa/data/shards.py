@@ -10,9 +10,11 @@ the recording, `json` gives columns by dotted names (json.speaker_id), and other
 
 import abc
 import collections
+import dataclasses
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,34 +22,52 @@ import numpy as np
 from jaxtyping import Int
 
 from birdjepa.audio.decode import AUDIO_SUFFIXES
-from birdjepa.audio.recording import InMemory, Part, Source
+from birdjepa.audio.recording import Deferred, Part, Source
 from birdjepa.core.errors import AudioError, LabelError, UsageError
 from birdjepa.data.tables import Rows, flatten
 
 SHARD_SUFFIXES = (".tar", ".parquet", ".arrow")
-KEPT_GROUPS = 4
-"""Row groups of Parquet shards that a process keeps."""
+KEPT_FILES, KEPT_GROUPS = 32, 8
+"""Tables that a process keeps open, and row groups of Parquet files that it keeps."""
 _TEXT_SUFFIXES = ("txt", "cls", "text", "label", "transcript")
 _MOST_TEXT = 1 << 20
 """Bytes of a member that is read as text or JSON; more is no description of a recording."""
 
 
-class ShardFiles:
-    """Shards on this machine's disks."""
+class ShardFile(abc.ABC):
+    """A file that holds recordings, wherever it lies."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.names = [str(path) for path in paths]
+    name: str
+    """What messages call it."""
 
-    def __len__(self) -> int:
-        return len(self.names)
+    @abc.abstractmethod
+    def local(self) -> Path:
+        """Where it lies on this machine.
 
-    def path(self, shard: int) -> Path:
-        """Where a shard lies."""
-        return Path(self.names[shard])
+        Raises:
+          AudioError: if it cannot be brought here.
+        """
 
-    def identities(self) -> list[str]:
-        """What tells each shard from another of its name: its size."""
-        return [f"{Path(name).name} {_size(Path(name))}" for name in self.names]
+    @abc.abstractmethod
+    def identity(self) -> str:
+        """What tells it from another file of its name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalFile(ShardFile):
+    """A shard on this machine's disks."""
+
+    name: str
+
+    def local(self) -> Path:
+        return Path(self.name)
+
+    def identity(self) -> str:
+        """Its size."""
+        try:
+            return f"{Path(self.name).name} {Path(self.name).stat().st_size}"
+        except OSError:
+            return f"{Path(self.name).name} -1"
 
 
 class Shards(abc.ABC):
@@ -56,86 +76,124 @@ class Shards(abc.ABC):
     random_access: bool
     """Whether recordings can be read in any order at no cost."""
 
-    def __init__(self, files: ShardFiles, shard: Int[np.ndarray, " n"]) -> None:
+    def __init__(self, files: Sequence[ShardFile], shard: Int[np.ndarray, " n"]) -> None:
         self.files = files
         self.shard = shard
         """Number of the shard that holds each recording; never falls."""
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether all of them are on this machine's disks."""
+        return all(isinstance(file, LocalFile) for file in self.files)
+
     @abc.abstractmethod
     def source(self, place: int, name: str) -> Source:
-        """What to hand to the decoder for the recording of a number.
-
-        Raises:
-          AudioError: if the shard cannot be read.
-        """
-
-    def identities(self) -> list[str]:
-        """What tells the shards from others of their names."""
-        return self.files.identities()
+        """What to hand to the decoder for the recording of a number."""
 
 
 class TarShards(Shards):
     """Members of uncompressed tar files."""
 
-    random_access = True
-
     def __init__(
         self,
-        files: ShardFiles,
+        files: Sequence[ShardFile],
         shard: Int[np.ndarray, " n"],
         offset: Int[np.ndarray, " n"],
         size: Int[np.ndarray, " n"],
     ) -> None:
         super().__init__(files, shard)
+        self.random_access = self.at_hand
         self._offset, self._size = offset, size
 
     def source(self, place: int, name: str) -> Source:
-        path = self.files.path(int(self.shard[place]))
-        return Part(path, int(self._offset[place]), int(self._size[place]), Path(name).name)
+        file = self.files[int(self.shard[place])]
+        return TarMember(file, int(self._offset[place]), int(self._size[place]), name)
 
 
 class TableShards(Shards):
     """Rows of Parquet or Arrow files: a column of bytes, or of structs with `bytes`, each an encoded file."""
 
-    def __init__(self, files: ShardFiles, shard: Int[np.ndarray, " n"], column: str) -> None:
+    def __init__(self, files: Sequence[ShardFile], shard: Int[np.ndarray, " n"], column: str) -> None:
         super().__init__(files, shard)
-        self.column = column
-        self.random_access = all(name.endswith(".arrow") for name in files.names)
+        self.random_access = self.at_hand and all(file.name.endswith(".arrow") for file in files)
+        self._column = column
         self._first = np.searchsorted(shard, np.arange(len(files)))
-        self._open: dict[int, Any] = {}
-        self._groups: collections.OrderedDict[tuple[int, int], Any] = collections.OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Open files and what was read stay in their process."""
-        return {**self.__dict__, "_open": {}, "_groups": collections.OrderedDict()}
 
     def source(self, place: int, name: str) -> Source:
+        shard = int(self.shard[place])
+        return TableRow(self.files[shard], place - int(self._first[shard]), self._column, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class TarMember(Deferred):
+    """A member of a tar."""
+
+    file: ShardFile
+    offset: int
+    size: int
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def fetch(self) -> Part:
+        return Part(self.file.local(), self.offset, self.size, self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class TableRow(Deferred):
+    """A row of a Parquet or Arrow file."""
+
+    file: ShardFile
+    row: int
+    column: str
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def fetch(self) -> bytes:
         import pyarrow as pa
 
-        shard = int(self.shard[place])
         try:
-            value = self._value(shard, place - int(self._first[shard]))
-        except (OSError, LabelError, KeyError, pa.ArrowException) as error:
-            raise AudioError(name, 0.0, f"io: {self.files.names[shard]} cannot be read: {error}"[:300]) from None
+            value = _TABLES.value(self.file.local(), self.row, self.column)
+        except (OSError, LabelError, KeyError, IndexError, pa.ArrowException) as error:
+            raise AudioError(self.name, 0.0, f"io: {self.file.name} cannot be read: {error}"[:300]) from None
         data = value.get("bytes") if isinstance(value, dict) else value
         if not data:
-            raise AudioError(name, 0.0, f"empty: nothing in column {self.column!r} of this row")
-        return InMemory(bytes(data), name)
+            raise AudioError(self.name, 0.0, f"empty: nothing in column {self.column!r} of this row")
+        return bytes(data)
 
-    def _value(self, shard: int, row: int) -> Any:
-        if self._open.get(shard) is None:
-            self._open = {shard: _open_table(self.files.path(shard)), **dict(list(self._open.items())[:KEPT_GROUPS])}
-        table = self._open[shard]
-        if not isinstance(table, _Parquet):
-            return table[self.column][row].as_py()
-        group = int(np.searchsorted(table.first, row, side="right")) - 1
-        key = (shard, group)
-        if key not in self._groups:
-            self._groups[key] = table.read(group, self.column)
-            while len(self._groups) > KEPT_GROUPS:
-                self._groups.popitem(last=False)
-        self._groups.move_to_end(key)
-        return self._groups[key][row - int(table.first[group])].as_py()
+
+class _Tables:
+    """The tables that this process has open, and the row groups of Parquet files that it read last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: collections.OrderedDict[Path, Any] = collections.OrderedDict()
+        self._groups: collections.OrderedDict[tuple[Path, int, str], Any] = collections.OrderedDict()
+
+    def value(self, path: Path, row: int, column: str) -> Any:
+        with self._lock:
+            table = _kept(self._open, path, lambda: _open_table(path), KEPT_FILES)
+            if not isinstance(table, _Parquet):
+                return _column_of(table, column)[row].as_py()
+            group = int(np.searchsorted(table.first, row, side="right")) - 1
+            values = _kept(self._groups, (path, group, column), lambda: table.read(group, column), KEPT_GROUPS)
+            return values[row - int(table.first[group])].as_py()
+
+
+_TABLES = _Tables()
+
+
+def _kept(held: collections.OrderedDict[Any, Any], key: Any, make: Callable[[], Any], most: int) -> Any:
+    """What is held under a key, made if need be; the least recently used of more than `most` goes."""
+    if key not in held:
+        held[key] = make()
+        if len(held) > most:
+            held.popitem(last=False)
+    held.move_to_end(key)
+    return held[key]
 
 
 class _Parquet:
@@ -149,13 +207,15 @@ class _Parquet:
         self.first = np.cumsum([0, *counts])
 
     def read(self, group: int, column: str) -> Any:
-        name = column.split(".")[0]
-        values = self.file.read_row_group(group, columns=[column], use_threads=False)[name]
-        for part in column.split(".")[1:]:
-            import pyarrow.compute as compute
+        return _column_of(self.file.read_row_group(group, columns=[column], use_threads=False), column)
 
-            values = compute.struct_field(values, part)
-        return values
+
+def _column_of(table: Any, column: str) -> Any:
+    """A column by its dotted name."""
+    import pyarrow.compute as compute
+
+    first, *inner = column.split(".")
+    return compute.struct_field(table[first], inner) if inner else table[first]
 
 
 def _open_table(path: Path) -> Any:
@@ -314,10 +374,3 @@ def _without_bytes(values: Any) -> Any:
         if names
         else pa.nulls(len(values))
     )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1

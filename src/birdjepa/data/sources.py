@@ -28,7 +28,8 @@ from birdjepa.core.errors import UsageError
 from birdjepa.data.manifest import ColumnConfig, Manifest, manifest_of
 from birdjepa.data.shards import (
     SHARD_SUFFIXES,
-    ShardFiles,
+    LocalFile,
+    ShardFile,
     Shards,
     TableShards,
     TarShards,
@@ -98,7 +99,9 @@ def synth_folder() -> Path:
     return folder
 
 
-def from_shards(paths: Sequence[Path], name: str, columns: ColumnConfig, files: ShardFiles | None = None) -> Manifest:
+def from_shards(
+    paths: Sequence[Path], name: str, columns: ColumnConfig, files: Sequence[ShardFile] | None = None
+) -> Manifest:
     """The manifest of shards of one kind, in their order.
 
     Raises:
@@ -107,7 +110,7 @@ def from_shards(paths: Sequence[Path], name: str, columns: ColumnConfig, files: 
     kinds = {path.suffix.lower() for path in paths}
     if len(kinds) > 1:
         raise UsageError(f"{name}: shards of several kinds ({', '.join(sorted(kinds))}); give them one by one")
-    files = files or ShardFiles(paths)
+    files = files or [LocalFile(str(path)) for path in paths]
     root = Path(os.path.commonpath([path.parent for path in paths]))
     rows = Rows(name)
     found = (_tars if kinds == {".tar"} else _tables)(paths, files, rows, columns)
@@ -121,7 +124,7 @@ def from_shards(paths: Sequence[Path], name: str, columns: ColumnConfig, files: 
     return manifest_of(name, root, named, columns, shards=found, place=np.arange(len(named.good)))
 
 
-def _tars(paths: Sequence[Path], files: ShardFiles, rows: Rows, columns: ColumnConfig) -> Shards:
+def _tars(paths: Sequence[Path], files: Sequence[ShardFile], rows: Rows, columns: ColumnConfig) -> Shards:
     shard, offset, size = [], [], []
     for number, path in enumerate(paths):
         for member in tar_members(path, columns.audio):
@@ -132,7 +135,7 @@ def _tars(paths: Sequence[Path], files: ShardFiles, rows: Rows, columns: ColumnC
     return TarShards(files, *(np.array(values, dtype=np.int64) for values in (shard, offset, size)))
 
 
-def _tables(paths: Sequence[Path], files: ShardFiles, rows: Rows, columns: ColumnConfig) -> Shards:
+def _tables(paths: Sequence[Path], files: Sequence[ShardFile], rows: Rows, columns: ColumnConfig) -> Shards:
     shard: list[int] = []
     for number, path in enumerate(paths):
         if audio_column(path, columns.audio) is None:

@@ -206,7 +206,7 @@ def weights_sha256(module: nn.Module) -> str:
 def _requests(manifest: Manifest, begin: Cursor, n_pieces: int) -> Iterator[Request]:
     for row in range(begin.row, len(manifest)):
         first = begin.piece if row == begin.row else 0
-        yield Request(row, str(manifest.path(row)), *stretch_of_row(manifest, row), first, n_pieces)
+        yield Request(row, manifest.source(row), *stretch_of_row(manifest, row), first, n_pieces)
 
 
 def _parts(

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from birdjepa.audio.decode import resample
-from birdjepa.audio.recording import Recording
+from birdjepa.audio.recording import Recording, Source
 from birdjepa.core.errors import InputError, LabelError
 from birdjepa.embed.segments import Geometry, n_tiles, window_around
 
@@ -53,7 +53,7 @@ class Request(NamedTuple):
     """Some pieces of a manifest row, from piece `first` on."""
 
     row: int
-    path: str
+    source: Source
     onset_s: float
     offset_s: float
     """Infinite up to the recording's end; NaN for a whole recording in clips."""
@@ -87,7 +87,7 @@ def read_stretch(geometry: Geometry, request: Request) -> Stretch:
       AudioError: where the recording cannot be decoded.
       LabelError: if a segment lies behind the recording's end.
     """
-    with Recording(request.path) as recording:
+    with Recording(request.source) as recording:
         read = _read_clips if math.isnan(request.offset_s) else _read_tiles
         return read(recording, geometry, request)
 
@@ -154,7 +154,7 @@ def _isolated(
     def answer(request: Request) -> Stretch | InputError:
         workers = idle.get()
         try:
-            [(_, result)] = workers.map(read, [request], name=lambda item: item.path)
+            [(_, result)] = workers.map(read, [request], name=lambda item: str(item.source))
             return result
         finally:
             idle.put(workers)
@@ -231,4 +231,4 @@ def _read_tile(
 
 def _behind_the_end(request: Request, duration_s: float) -> LabelError:
     reason = f"the segment begins behind the recording's end ({duration_s:.3f} s)"
-    return LabelError(request.path, request.onset_s, reason)
+    return LabelError(str(request.source), request.onset_s, reason)

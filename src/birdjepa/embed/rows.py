@@ -55,7 +55,7 @@ def embed_rows(
     require_confined(embedders, manifest)
     batcher = Batcher(embedders, batch_size, before_batch=lambda: None)
     requests = (
-        Request(row, str(manifest.path(row)), *stretch_of_row(manifest, row), 0, batch_size)
+        Request(row, manifest.source(row), *stretch_of_row(manifest, row), 0, batch_size)
         for row in range(len(manifest))
     )
     kept: list[int] = []

@@ -62,7 +62,7 @@ def _look(recordings: Manifest) -> tuple[list[int], list[AudioInfo]]:
 
 def _probe(recordings: Manifest, row: int) -> AudioInfo | None:
     try:
-        return decode.probe(recordings.path(row))
+        return decode.probe(recordings.source(row))
     except AudioError:
         return None  # refused recordings are listed with their reasons by the run itself
 

@@ -197,7 +197,7 @@ def _hear(point: _Point, encoder: Encoder) -> HeardClip:
     source, row = point.source, point.row
     onset_s, offset_s = float(source.onset_s[row]), float(source.offset_s[row])
     duration_s = encoder.config.clips.clip_s if math.isnan(offset_s) else offset_s - onset_s
-    samples = decode.read_clip(source.path(row), encoder.sampling_rate, offset_s=onset_s, duration_s=duration_s)
+    samples = decode.read_clip(source.source(row), encoder.sampling_rate, offset_s=onset_s, duration_s=duration_s)
     return hear(samples, source, row, encoder.front_end, label=point.label, start_s=onset_s)
 
 
