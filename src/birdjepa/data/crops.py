@@ -67,7 +67,8 @@ def room(length_s: float, onset_s: float, offset_s: float, clip_s: float) -> tup
     end_s = length_s if np.isnan(offset_s) else min(offset_s, length_s)
     inside = (onset_s, end_s - clip_s) if end_s - onset_s >= clip_s else (end_s - clip_s, onset_s)
     latest = max(0.0, length_s - clip_s)
-    return min(max(0.0, inside[0]), latest), min(max(0.0, inside[1]), latest)
+    first, last = min(max(0.0, inside[0]), latest), min(max(0.0, inside[1]), latest)
+    return first, max(first, last)  # rounding may turn equal ones round
 
 
 def parse_events(text: str) -> list[tuple[float, float]]:
