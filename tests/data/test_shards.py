@@ -177,3 +177,17 @@ def test_a_row_without_audio_is_refused_alone(tmp_path):
     for row, reason in ((1, "empty"), (2, "empty"), (3, "not audio")):
         with pytest.raises(AudioError, match=reason):
             decode.read_samples(found.source(row))
+
+
+def test_audio_may_lie_inside_other_fields(tmp_path, kind):
+    if kind == "tar":
+        pytest.skip("members have no fields")
+    rows = pa.Table.from_pylist([{"clip": {"sound": encoded(n), "n": n}} for n in range(5)])
+    if kind == "parquet":
+        parquet.write_table(rows, tmp_path / "x.parquet", row_group_size=2)
+    else:
+        with pa.ipc.new_file(str(tmp_path / "x.arrow"), rows.schema) as out:
+            out.write_table(rows, max_chunksize=2)
+    found = open_data(str(tmp_path), ColumnConfig(audio="clip.sound"))
+    assert found.columns["clip.n"] == list("01234")
+    np.testing.assert_array_equal(decode.read_samples(found.source(3))[0], decode.read_samples(encoded(3))[0])

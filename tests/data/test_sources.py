@@ -111,15 +111,15 @@ def test_the_group_falls_back_to_split_group(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("path,onset_s\na.wav,1,5\n", "line 2 has 3 cells, the header 2"),
-        ('path,onset_s\n"a\nb.wav",1\nc.wav,1,5\n', "line 4 has 3 cells"),
-        ("path,onset_s\na.wav,x\n", "row 1 has onset_s='x', which is no time"),
-        ("path,onset_s\na.wav,-1\n", "row 1 has onset_s='-1', which is no time"),
-        ("path,offset_s\na.wav,inf\n", "row 1 has offset_s='inf', which is no time"),
-        ("path,duration_s\na.wav,1e999\n", "row 1 has duration_s='1e999', which is no time"),
-        ("path,onset_s,offset_s\na.wav,2,1\n", "row 1 has onset_s=2, offset_s=1; need 0 <= onset < offset"),
+        ("path,onset_s\na.wav,1,5\n", "line 2: 3 cells, the header has 2"),
+        ('path,onset_s\n"a\nb.wav",1\nc.wav,1,5\n', "line 4: 3 cells"),
+        ("path,onset_s\na.wav,x\n", "row 1: onset_s='x' is no time"),
+        ("path,onset_s\na.wav,-1\n", "row 1: onset_s='-1' is no time"),
+        ("path,offset_s\na.wav,inf\n", "row 1: offset_s='inf' is no time"),
+        ("path,duration_s\na.wav,1e999\n", "row 1: duration_s='1e999' is no time"),
+        ("path,onset_s,offset_s\na.wav,2,1\n", "row 1: onset_s=2, offset_s=1; need 0 <= onset < offset"),
         ("path,onset_s,offset_s\na.wav,2,2\n", "need 0 <= onset < offset"),
-        ("path,label\n,x\n", "row 1 has no path"),
+        ("path,label\n,x\n", "row 1: no path"),
         ("path,label,label\na.wav,x,y\n", "column 'label' twice"),
         ('path,label\na.wav,"never closed\nb.wav,x\n', "cannot be read as csv"),
         (f'path,label\na.wav,{"x" * 200_000}\n', "cannot be read as csv"),
@@ -139,9 +139,9 @@ def test_bad_rows_are_named(tmp_path, text, told):
         ("m.csv", b"file\na.wav\n", "no column 'path'; it has file"),
         ("m.txt", b"path\n", "is not a folder, a recording, a manifest"),
         ("m.csv", b"path\n\xff\xfe.wav\n", "cannot be read as csv"),
-        ("m.jsonl", b"{", "line 1 is no JSON object"),
-        ("m.jsonl", b"[1]\n", "line 1 holds a list"),
-        ("m.jsonl", b"[" * 100_000, "line 1 is no JSON object"),
+        ("m.jsonl", b"{", "line 1: no JSON object"),
+        ("m.jsonl", b"[1]\n", "line 1: a list"),
+        ("m.jsonl", b"[" * 100_000, "line 1: no JSON object"),
         ("m.parquet", b"PAR1 not really PAR1", "cannot be read as parquet"),
     ],
 )
@@ -241,3 +241,24 @@ def test_every_shared_manifest_opens(shared_data):
         found = open_data(str(path))
         assert len(found) > 0
         assert found.path(0).exists(), path
+
+
+@pytest.mark.parametrize("share", [0.01, 0.0])
+def test_a_few_rows_that_make_no_sense_are_left_out_and_listed(tmp_path, share):
+    """300 lines of JSON, three of them broken: a half-written line, a list, a time that is none."""
+    lines = [json.dumps({"path": f"{n}.wav", "duration": 2.5, "speaker": f"s{n % 5}", "age": 3}) for n in range(297)]
+    lines[40:40] = ['{"path": "x.wav", "dur', "[1, 2]", json.dumps({"path": "y.wav", "onset_s": "soon"})]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines) + "\n")
+    columns = ColumnConfig(duration_s="duration", group="speaker", max_malformed=share)
+    if not share:
+        with pytest.raises(LabelError, match=r"line 41: no JSON object.*and 2 more of 300 rows"):
+            open_data(str(tmp_path / "m.jsonl"), columns)
+        return
+    found = open_data(str(tmp_path / "m.jsonl"), columns)
+    assert len(found) == 297
+    assert found.duration_s.tolist() == [2.5] * 297
+    assert found.columns["group"][:6] == ["s0", "s1", "s2", "s3", "s4", "s0"]
+    assert found.columns["age"] == ["3"] * 297
+    assert [each.path.rpartition(", ")[2] for each in found.refused] == ["line 41", "line 42", "line 43"]
+    assert "no time" in found.refused[2].reason
+    assert found.select([0]).refused == found.refused

@@ -14,8 +14,8 @@ from tiny_run import metrics, tiny, write_songs
 import birdjepa
 from birdjepa.checkpoint import store
 from birdjepa.core import config as configs
-from birdjepa.core.batch import Refusal
 from birdjepa.core.errors import Interrupted, MissingExtraError, UsageError, UserError
+from birdjepa.core.failures import Failure
 from birdjepa.data.loader import LoaderConfig
 from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.recipes import pretrain, run_folder
@@ -127,7 +127,7 @@ def test_what_a_killed_start_leaves_is_no_run_and_is_cleared_away(songs, tmp_pat
 
 
 def test_the_first_error_is_told_where_the_refused_cannot_be_listed_either(tmp_path):
-    refused = {"a.wav": Refusal("a.wav", 0.0, "truncated")}
+    refused = {"a.wav": Failure("a.wav", "decode", 0.0, "truncated")}
     absent = tmp_path / "file"
     absent.touch()
     with pytest.raises(UserError, match="first"), run_folder.listing_refused(absent, refused):

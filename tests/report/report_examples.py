@@ -3,11 +3,11 @@
 import numpy as np
 
 from birdjepa.benchmark.bootstrap import Estimate
+from birdjepa.core.failures import Failure
 from birdjepa.report.contents import (
     Agreement,
     Drawing,
     EmbeddingMap,
-    Failure,
     HeardClip,
     Hit,
     Outline,
@@ -79,7 +79,7 @@ def full_contents() -> ReportContents:
                 licences={"CC0-1.0": 30, HOSTILE: 10},
             ),
         ),
-        failures=(Failure(HOSTILE, "decode", f"truncated: {HOSTILE}"),),
+        failures=(Failure(HOSTILE, "decode", 0.0, f"truncated: {HOSTILE}"),),
     )
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from tiny_run import metrics, tiny, write_songs
 
-from birdjepa.core.batch import ClipBatch, Refusal
+from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import UsageError, UserError
+from birdjepa.core.failures import Failure
 from birdjepa.core.hardware import has_bf16
 from birdjepa.data.loader import Clips, batches
 from birdjepa.data.sources import open_data
@@ -184,7 +185,7 @@ def test_damage_that_is_in_the_state_already_is_told_with_the_reason(songs, tmp_
 
 def refusing(clips, first, last, n):
     for number in range(first, last):
-        reasons = tuple(Refusal(f"{number}-{i}.wav", 0.0, "truncated: x") for i in range(n))
+        reasons = tuple(Failure(f"{number}-{i}.wav", "decode", 0.0, "truncated: x") for i in range(n))
         yield dataclasses.replace(clips.batch(number), refused=reasons)
 
 
@@ -257,7 +258,7 @@ def test_batches_move_and_keep_what_was_refused():
         torch.zeros(2).long(),
         torch.zeros(2, 0).bool(),
         torch.ones(2).long(),
-        (Refusal("a", 0.0, "x"),),
+        (Failure("a", "decode", 0.0, "x"),),
     )
     moved = batch.move(torch.device("cpu"))
     assert (moved.clips.device.type, moved.refused) == ("cpu", batch.refused)

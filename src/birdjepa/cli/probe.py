@@ -11,7 +11,7 @@ from rich.table import Table
 
 from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
-from birdjepa.core import files
+from birdjepa.core import failures
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL
 from birdjepa.recipes import probe
 from birdjepa.recipes.probe import ProbeConfig, ProbeResult
@@ -42,9 +42,8 @@ def run(argv: Sequence[str]) -> int:
     if written:
         tell(f"kept in {written}")
     if result.refused:
-        rows = [{"path": path, "stage": "decode", "reason": reason} for path, reason in result.refused]
-        files.write_csv("failures.csv", ("path", "stage", "reason"), rows)
-        tell(f"{len(rows)} rows were refused; see failures.csv")
+        failures.write(Path(failures.NAME), result.refused)
+        tell(f"{len(result.refused)} rows were refused; see failures.csv")
         return EXIT_PARTIAL
     return EXIT_DONE
 

@@ -4,19 +4,12 @@ Axes: b clips | s audio samples | c classes
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-
-class Refusal(NamedTuple):
-    """An example that could not be read, and why."""
-
-    path: str
-    offset_s: float
-    reason: str
+from birdjepa.core.failures import Failure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +23,7 @@ class ClipBatch:
     """Every class of the recording; none set where it has no label."""
     recording: Int[Tensor, " b"]
     """Number of the recording over all sources: stable for one list of sources."""
-    refused: tuple[Refusal, ...]
+    refused: tuple[Failure, ...]
     """What was passed over while this batch was made."""
 
     def move(self, device: torch.device) -> "ClipBatch":

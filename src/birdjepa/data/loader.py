@@ -27,8 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 from birdjepa.audio import decode
 from birdjepa.audio.recording import Recording
 from birdjepa.core import random
-from birdjepa.core.batch import ClipBatch, Refusal
+from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import AudioError, UsageError, UserError
+from birdjepa.core.failures import Failure
 from birdjepa.data import crops
 from birdjepa.data.manifest import Manifest
 from birdjepa.data.order import ExampleOrder, StreamConfig, Visit
@@ -147,7 +148,7 @@ class Clips(Dataset[ClipBatch | UserError]):
         Raises:
           UserError: if an example and all its substitutes cannot be read.
         """
-        refused: list[Refusal] = []
+        refused: list[Failure] = []
         n_own = self.batch_size // self.world
         first = number * self.batch_size + self.rank * n_own
         positions = range(first, first + n_own)
@@ -169,14 +170,14 @@ class Clips(Dataset[ClipBatch | UserError]):
         source = int(np.searchsorted(self._first, recording, side="right")) - 1
         return str(self.sources[source].path(recording - int(self._first[source])))
 
-    def _read(self, position: int, refused: list[Refusal]) -> tuple[Visit, Float[np.ndarray, " s"]]:
+    def _read(self, position: int, refused: list[Failure]) -> tuple[Visit, Float[np.ndarray, " s"]]:
         """The clip at a position, or its first readable substitute."""
         visit = self.order.visit(position)
         for attempt in range(MAX_ATTEMPTS):
             try:
                 return visit, self._clip(visit)
             except AudioError as error:
-                refused.append(Refusal(error.path, error.offset_s, error.reason))
+                refused.append(Failure(error.path, "decode", error.offset_s, error.reason))
                 visit = self.order.substitute(position, attempt)
         raise UserError(
             f"{MAX_ATTEMPTS} recordings in a row cannot be read, the last one {refused[-1].path}: "

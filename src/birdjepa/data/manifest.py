@@ -174,7 +174,7 @@ def manifest_of(
     for number, (row, times) in enumerate(zip(rows.good, read, strict=True)):
         key = row.get(columns.path, "")
         if not key or "\0" in key:
-            rows.refuse(rows.where[number], "has no path")
+            rows.refuse(rows.where[number], "no path")
         elif isinstance(times, str):
             rows.refuse(rows.where[number], times)
         else:
@@ -216,11 +216,11 @@ def _times(row: Mapping[str, str], columns: ColumnConfig) -> tuple[float, float,
         text = row.get(column, "")
         value = _seconds(text, absent, is_ms=column.endswith(_MS))
         if value is None:
-            return f"has {column}={text!r}, which is no time (with a decimal point)"
+            return f"{column}={text!r} is no time (with a decimal point)"
         values.append(value)
     onset_s, offset_s, duration_s = values
     if offset_s <= onset_s:  # false for NaN
-        return f"has onset_s={onset_s:g}, offset_s={offset_s:g}; need 0 <= onset < offset"
+        return f"onset_s={onset_s:g}, offset_s={offset_s:g}; need 0 <= onset < offset"
     return onset_s, offset_s, duration_s
 
 

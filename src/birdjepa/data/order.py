@@ -189,7 +189,7 @@ class ExampleOrder:
                 kept = chance.permutation(n_slots).astype(np.uint32)
             else:
                 shards = chance.permutation(len(starts) - 1)
-                kept = np.concatenate([np.arange(starts[i], starts[i + 1], dtype=np.uint32) for i in shards])
+                kept = np.concatenate([np.arange(int(starts[i]), int(starts[i + 1])) for i in shards]).astype(np.uint32)
                 for lane in range(self.lanes.n):
                     first, last = (int(cut) for cut in self._cuts[lane : lane + 2, source])
                     for begin in range(first, last, self._window):

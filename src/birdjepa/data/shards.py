@@ -212,10 +212,14 @@ class _Parquet:
 
 def _column_of(table: Any, column: str) -> Any:
     """A column by its dotted name."""
-    import pyarrow.compute as compute
+    import pyarrow as pa
 
     first, *inner = column.split(".")
-    return compute.struct_field(table[first], inner) if inner else table[first]
+    values = table[first]
+    for name in inner:
+        number = values.type.get_field_index(name)
+        values = pa.chunked_array([chunk.flatten()[number] for chunk in values.chunks], values.type.field(number).type)
+    return values
 
 
 def _open_table(path: Path) -> Any:
@@ -265,7 +269,7 @@ def tar_members(path: Path, audio: str) -> Iterator[Member]:
                     yield from _recordings(held, file, suffixes)
                     held = []
                 held.append(info)
-                archive.members = []  # tarfile would keep them all
+                archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - it would keep them all
             yield from _recordings(held, file, suffixes)
     except tarfile.ReadError as error:
         raise UsageError(

@@ -32,7 +32,8 @@ class Rows:
         self.where.append(where)
 
     def refuse(self, where: str, reason: str) -> None:
-        self.bad.append(LabelError(self.name, 0.0, f"{where} {reason}"))
+        """Leaves a row out."""
+        self.bad.append(LabelError(f"{self.name}, {where}", 0.0, reason))
 
 
 def read_table(path: Path, name: str) -> Rows:
@@ -92,11 +93,11 @@ def _read_jsonl(path: Path, rows: Rows) -> None:
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
                 if not isinstance(row, dict):
-                    rows.refuse(f"line {number}", f"holds a {type(row).__name__}, not an object")
+                    rows.refuse(f"line {number}", f"a {type(row).__name__}, not an object")
                     continue
                 rows.add(flatten(row), f"line {number}")
             except (ValueError, RecursionError) as error:
-                rows.refuse(f"line {number}", f"is no JSON object: {error}")
+                rows.refuse(f"line {number}", f"no JSON object: {error}")
 
 
 def _read_csv(text: str, delimiter: str, path: Path, rows: Rows) -> None:
@@ -111,6 +112,6 @@ def _read_csv(text: str, delimiter: str, path: Path, rows: Rows) -> None:
             continue
         number += 1
         if len(cells) > len(header):
-            rows.refuse(f"line {reader.line_num}", f"has {len(cells)} cells, the header {len(header)}")
+            rows.refuse(f"line {reader.line_num}", f"{len(cells)} cells, the header has {len(header)}")
         else:
             rows.add(dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True)), f"row {number}")

@@ -24,8 +24,9 @@ from torch import nn
 
 from birdjepa.audio.clips import ClipConfig
 from birdjepa.core import config as configs
-from birdjepa.core import files
+from birdjepa.core import failures
 from birdjepa.core.errors import InputError, Interrupted, LabelError
+from birdjepa.core.failures import Failure
 from birdjepa.core.provenance import versions
 from birdjepa.data.manifest import Manifest
 from birdjepa.embed.batching import Batcher
@@ -174,12 +175,14 @@ def embed_by(
     with contextlib.closing(stretches):
         for part in _parts(stretches, embedder, manifest, config, done, check, progress):
             done.append(store.write(len(done), part))
-    refused = first_refusals(done)
-    failures = _write_failures(store, manifest, refused)
+    rows = failures.left_out(manifest.refused)
+    rows += [Failure(manifest.keys[i.row], i.stage, i.offset_s, i.reason) for i in first_refusals(done)]
+    listed = _write_failures(store, rows)
+    n_examples = len(manifest) + len(manifest.refused)
     metadata = {
-        "n_examples": len(manifest),
-        "n_refused": len(refused),
-        "refused": [[manifest.keys[item.row], item.offset_s, item.reason] for item in refused[:_LISTED]],
+        "n_examples": n_examples,
+        "n_refused": len(rows),
+        "refused": [[row.path, row.offset_s, row.reason] for row in rows[:_LISTED]],
         "data": manifest.name,
         "packages": versions(),
         "provenance": provenance,
@@ -187,11 +190,11 @@ def embed_by(
     n_rows = store.merge(done, manifest, metadata)
     return EmbedSummary(
         out=out,
-        n_examples=len(manifest),
-        n_refused=len(refused),
+        n_examples=n_examples,
+        n_refused=len(rows),
         n_rows=n_rows,
-        refused=tuple(InputError(manifest.keys[item.row], item.offset_s, item.reason) for item in refused),
-        failures=failures,
+        refused=tuple(InputError(row.path, row.offset_s, row.reason) for row in rows),
+        failures=listed,
         n_resumed=n_resumed,
         already_done=False,
     )
@@ -333,28 +336,19 @@ def _identity(
     }
 
 
-def _write_failures(store: PartStore, manifest: Manifest, refused: Sequence[Refusal]) -> Path | None:
+def _write_failures(store: PartStore, rows: Sequence[Failure]) -> Path | None:
     """Lists the refused beside the output; a list left by an earlier run is emptied if there are none."""
-    path = store.out.with_name("failures.csv")
-    if refused or path.exists():
-        rows = (
-            {
-                "path": manifest.keys[item.row],
-                "stage": item.stage,
-                "offset_s": f"{item.offset_s:.6g}",
-                "reason": item.reason,
-            }
-            for item in refused
-        )
+    path = store.out.with_name(failures.NAME)
+    if rows or path.exists():
         made = store.folder / path.name  # a kill must leave nothing in the user's folder
-        files.write_csv(made, ("path", "stage", "offset_s", "reason"), rows)
+        failures.write(made, rows)
         made.replace(path)
-    return path if refused else None
+    return path if rows else None
 
 
 def _summary_of(out: Path, found: dict[str, Any]) -> EmbedSummary:
     """The summary of a file that was there before."""
-    failures = out.with_name("failures.csv")
+    listed = out.with_name(failures.NAME)
     n_rows = pq.read_metadata(out).num_rows
     return EmbedSummary(
         out=out,
@@ -362,7 +356,7 @@ def _summary_of(out: Path, found: dict[str, Any]) -> EmbedSummary:
         n_refused=found["n_refused"],
         n_rows=n_rows,
         refused=tuple(InputError(*entry) for entry in found["refused"]),
-        failures=failures if found["n_refused"] and failures.exists() else None,
+        failures=listed if found["n_refused"] and listed.exists() else None,
         n_resumed=n_rows,
         already_done=True,
     )

@@ -15,9 +15,9 @@ import torch
 from birdjepa.benchmark.evaluate import Score
 from birdjepa.benchmark.multilabel import MultiLabelScore
 from birdjepa.core import config as configs
-from birdjepa.core import files
-from birdjepa.core.batch import Refusal
+from birdjepa.core import failures, files
 from birdjepa.core.errors import InputError
+from birdjepa.core.failures import Failure
 from birdjepa.core.provenance import provenance
 from birdjepa.core.telling import tenths
 from birdjepa.data.loader import Clips
@@ -41,7 +41,7 @@ from birdjepa.train.signals import StopSignal
 from birdjepa.train.state import TrainState
 
 SCORE = "score.json"
-Refused = dict[str, Refusal]
+Refused = dict[str, Failure]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def run(config: FinetuneConfig, labelled: Manifest, folder: Path, signal: StopSi
         engine=SingleEngine(device),
         keeps_best=True,
     )
-    refused: Refused = {}
+    refused: Refused = {each.path: each for each in failures.left_out(labelled.refused)}
     found = run_folder.newest(folder, say)
     if found:
         state.restore(found)
@@ -235,7 +235,7 @@ def _export(
 
 
 def _refusals(unread: Iterable[InputError]) -> Refused:
-    return {error.path: Refusal(error.path, error.offset_s, error.reason) for error in unread}
+    return {error.path: Failure(error.path, "decode", error.offset_s, error.reason) for error in unread}
 
 
 def _introduce(

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from birdjepa.core import config as configs
-from birdjepa.core import processes
-from birdjepa.core.batch import Refusal
+from birdjepa.core import failures, processes
 from birdjepa.core.errors import UsageError
+from birdjepa.core.failures import Failure
 from birdjepa.core.processes import Processes
 from birdjepa.core.provenance import provenance
 from birdjepa.data.loader import Clips, labels_of
@@ -40,7 +40,7 @@ class PretrainResult:
 
     folder: Path
     config: PretrainConfig
-    refused: dict[str, Refusal]
+    refused: dict[str, Failure]
 
 
 def start(config: PretrainConfig, say: Say) -> PretrainResult:
@@ -251,6 +251,8 @@ def _run(
     else:
         with state.engine.opened():
             _introduce(config, clips, state, device, say)
+    malformed = [row for source in clips.sources for row in source.refused]
+    state.refused |= {each.path: each for each in failures.left_out(malformed)}
     trainer = Trainer(
         state, config.train, config.schedule, folder, seed=config.seed, max_refused=config.loader.max_refused
     )

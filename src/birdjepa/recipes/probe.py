@@ -15,8 +15,9 @@ from birdjepa.benchmark.evaluate import Score, compare, evaluate
 from birdjepa.benchmark.folds import TEST_SPLITS, TRAINING_SPLITS, Folds, folds_by_group, folds_from_column, holdout
 from birdjepa.benchmark.knn import KnnProbe
 from birdjepa.benchmark.logistic import LinearProbe
-from birdjepa.core import files
-from birdjepa.core.errors import UsageError
+from birdjepa.core import failures, files
+from birdjepa.core.errors import LabelError, UsageError
+from birdjepa.core.failures import Failure
 from birdjepa.core.provenance import provenance
 from birdjepa.core.telling import tenths
 from birdjepa.data.manifest import ColumnConfig, Manifest
@@ -58,7 +59,7 @@ class ProbeResult:
     score: Score
     floors: dict[str, Score]
     layers: tuple[Score, ...]
-    refused: tuple[tuple[str, str], ...]
+    refused: tuple[Failure, ...]
     described: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class ProbeResult:
             **self.score.to_json(),
             "floors": floors,
             "layers": [score.to_json() for score in self.layers],
-            "refused": [{"path": path, "reason": reason} for path, reason in self.refused],
+            "refused": [{"path": each.path, "reason": each.reason} for each in self.refused],
             **self.described,
         }
 
@@ -108,8 +109,12 @@ def probe(folder: Path, config: ProbeConfig, say: Say) -> ProbeResult:
         "fold_column": config.folds or f"made: {config.n_folds} folds that share no group",
         "provenance": provenance(),
     }
-    refused = tuple((labelled.keys[row], error.reason) for row, error in embedded.refused)
-    return ProbeResult(ours, floors, swept, refused, described)
+    refused = [
+        Failure(labelled.keys[row], stage, error.offset_s, error.reason)
+        for row, error in embedded.refused
+        for stage in ("label" if isinstance(error, LabelError) else "decode",)
+    ]
+    return ProbeResult(ours, floors, swept, (*failures.left_out(labelled.refused), *refused), described)
 
 
 def write(result: ProbeResult, encoder_folder: Path) -> Path | None:

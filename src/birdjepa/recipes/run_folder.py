@@ -4,7 +4,6 @@ Shared by every job that trains: pretraining and fine-tuning differ in their con
 """
 
 import contextlib
-import csv
 import datetime
 import fcntl
 import functools
@@ -19,9 +18,9 @@ import torch
 from birdjepa.checkpoint import store
 from birdjepa.checkpoint.store import Checkpoint
 from birdjepa.core import config as configs
-from birdjepa.core import files, processes
-from birdjepa.core.batch import Refusal
+from birdjepa.core import failures, files, processes
 from birdjepa.core.errors import Interrupted, UsageError, UserError
+from birdjepa.core.failures import Failure
 from birdjepa.core.provenance import provenance
 from birdjepa.data.loader import Clips, batches, worker_errors
 from birdjepa.data.manifest import Manifest
@@ -119,18 +118,14 @@ def train(
         raise processes.everywhere(UserError(text)) from error
 
 
-def write_refused(folder: Path, refused: dict[str, Refusal]) -> None:
-    """failures.csv with the columns of a scan's, where there is anything to list."""
-    header = ("path", "stage", "offset_s", "reason")
-    rows = [
-        {**each._asdict(), "stage": "decode", "offset_s": f"{each.offset_s:.6g}"} for each in sorted(refused.values())
-    ]
-    if rows:
-        files.write_csv(folder / "failures.csv", header, rows)
+def write_refused(folder: Path, refused: dict[str, Failure]) -> None:
+    """failures.csv, where there is anything to list."""
+    if refused:
+        failures.write(folder / failures.NAME, sorted(refused.values()))
 
 
 @contextlib.contextmanager
-def listing_refused(folder: Path, refused: dict[str, Refusal]) -> Iterator[None]:
+def listing_refused(folder: Path, refused: dict[str, Failure]) -> Iterator[None]:
     """Writes failures.csv when the block ends, however it does. Where it ends badly and the list cannot be written
     either, the first error is the one to tell: the list is in the checkpoint too.
     """
@@ -145,14 +140,9 @@ def listing_refused(folder: Path, refused: dict[str, Refusal]) -> Iterator[None]
         write_refused(folder, refused)
 
 
-def read_refused(folder: Path) -> dict[str, Refusal]:
+def read_refused(folder: Path) -> dict[str, Failure]:
     """What `write_refused` listed, by path; nothing where there is no list."""
-    path = folder / "failures.csv"
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = list(csv.DictReader(file))
-    return {row["path"]: Refusal(row["path"], float(row["offset_s"]), row["reason"]) for row in rows}
+    return {each.path: each for each in failures.read(folder / failures.NAME)}
 
 
 def require_free(folder: Path, config: Any) -> None:

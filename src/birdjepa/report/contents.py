@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from birdjepa.benchmark.bootstrap import Estimate
+from birdjepa.core.failures import Failure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -256,15 +257,6 @@ class SourceSummary:
     n_looked: int
     licences: Mapping[str, int]
     """Recordings per licence; empty where the manifest has no such column."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A recording that was refused."""
-
-    path: str
-    stage: str
-    reason: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

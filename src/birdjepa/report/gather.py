@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from birdjepa.core.errors import UsageError, UserError
+from birdjepa.core.failures import Failure
 from birdjepa.data.loader import Clips
 from birdjepa.data.manifest import Manifest
 from birdjepa.models.encoder import Encoder
 from birdjepa.objectives import OBJECTIVES
 from birdjepa.objectives.base import Objective
 from birdjepa.report import gather_run
-from birdjepa.report.contents import Absent, Failure, ReportConfig, ReportContents, Seen, SourceSummary
+from birdjepa.report.contents import Absent, ReportConfig, ReportContents, Seen, SourceSummary
 from birdjepa.report.gather_clips import scale_of
 from birdjepa.report.gather_data import summarise
 from birdjepa.report.gather_neighbourhood import Neighbourhood, look_around
@@ -115,11 +116,6 @@ def _failures(folder: Path, more: Sequence[Failure], sources: Sequence[Manifest]
     noted = gather_run.failures_of(folder)
     known = {failure.path for failure in noted}
     roots = [f"{source.root}/" for source in sources]
-    return tuple(
-        Failure(
-            next((failure.path.removeprefix(root) for root in roots if failure.path.startswith(root)), failure.path),
-            *rest,
-        )
-        for failure in (*noted, *(failure for failure in more if failure.path not in known))
-        for rest in [(failure.stage, failure.reason)]
-    )
+    met = (*noted, *(failure for failure in more if failure.path not in known))
+    root_of = (next((root for root in roots if failure.path.startswith(root)), "") for failure in met)
+    return tuple(each._replace(path=each.path.removeprefix(root)) for each, root in zip(met, root_of, strict=True))

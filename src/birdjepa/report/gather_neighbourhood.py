@@ -20,12 +20,13 @@ from birdjepa.benchmark.bootstrap import interval
 from birdjepa.benchmark.knn import nearest
 from birdjepa.benchmark.standardise import fit_standardiser
 from birdjepa.core import random
+from birdjepa.core.failures import Failure
 from birdjepa.data.loader import durations
 from birdjepa.data.manifest import Manifest
 from birdjepa.embed.embedders import Pooled
 from birdjepa.embed.rows import embed_rows
 from birdjepa.models.encoder import Encoder
-from birdjepa.report.contents import Absent, Agreement, EmbeddingMap, Failure, HeardClip, Hit, Query, ReportConfig
+from birdjepa.report.contents import Absent, Agreement, EmbeddingMap, HeardClip, Hit, Query, ReportConfig
 from birdjepa.report.gather_clips import hear
 
 
@@ -66,7 +67,8 @@ def look_around(
             continue
         source = narrow(sources[number].select(rows), encoder.config.clips.clip_s)
         embedded = embed_rows([embedder], source, progress=progress)
-        failures += [Failure(str(source.path(row)), "report", error.reason) for row, error in embedded.refused]
+        refused = embedded.refused
+        failures += [Failure(str(source.path(row)), "report", each.offset_s, each.reason) for row, each in refused]
         if len(embedded.rows):
             tables.append(embedded.tables[0])
         for row in embedded.rows.tolist():

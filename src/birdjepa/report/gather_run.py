@@ -1,6 +1,5 @@
 """A run folder's own files into report contents: metrics, provenance, refused recordings, probe results."""
 
-import csv
 import datetime
 import json
 import math
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from birdjepa.benchmark.bootstrap import Estimate
+from birdjepa.core import failures
 from birdjepa.core.errors import UsageError
-from birdjepa.report.contents import Failure, ProbeResult, ProbeScore
+from birdjepa.core.failures import Failure
+from birdjepa.report.contents import ProbeResult, ProbeScore
 from birdjepa.train.sinks import METRICS, read_metrics
 
 FLOOR_NAMES = {"logmel": "log-mel statistics", "random": "the untrained encoder"}
@@ -48,11 +49,7 @@ def metrics_of(folder: Path) -> tuple[Mapping[str, Any], ...]:
 
 def failures_of(folder: Path) -> list[Failure]:
     """Rows of failures.csv."""
-    path = folder / "failures.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [Failure(*(row.get(key) or "" for key in ("path", "stage", "reason"))) for row in csv.DictReader(file)]
+    return failures.read(folder / failures.NAME)
 
 
 def probes_of(folder: Path) -> tuple[ProbeResult, ...]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from birdjepa.checkpoint.store import Checkpoint
-from birdjepa.core.batch import Refusal
 from birdjepa.core.errors import UserError
 from birdjepa.objectives.base import Objective
 from birdjepa.optim import AnyOptimiser
@@ -63,7 +62,7 @@ class TrainState:
         self.probe = OnlineProbe(config.probe, width, n_classes, seed, engine.device) if watched else None
         self.bank = EmbeddingBank(config.monitor.bank, width, engine.device)
         self.best = Best(self.objective.state_dict()) if keeps_best else None
-        self.refused: dict[str, Refusal] = {}
+        self.refused: dict[str, Failure] = {}
         """One refusal of each recording that could not be read."""
         self.n_refused = 0
         """Examples that could not be read; a recording may count several times."""
@@ -103,7 +102,7 @@ class TrainState:
         self.require_same(self.tensors(), "what they loaded")
         self.bank.n_seen = int(checkpoint.meta["bank_seen"])
         self.n_refused = int(checkpoint.meta["n_refused"])
-        self.refused = {path: Refusal(path, offset_s, reason) for path, offset_s, reason in checkpoint.meta["refused"]}
+        self.refused = {row[0]: Failure(*row) for row in checkpoint.meta["refused"]}
         if self.best:
             self.best.restore(checkpoint.meta["best"])
         self.step = checkpoint.step
