@@ -80,6 +80,8 @@ def test_what_a_format_cannot_say_is_told(songs, capsys):
             "sampling_rate must be 0 or",
         ),
         (["segments", "songs", "--labels", "labels", "--out", "o"], "the manifest of segments is a .csv file"),
+        (["segments", "songs", "--labels", "labels", "--out", "songs/000.wav/o.csv"], "songs/000.wav is a file"),
+        (["labels", "labels", "--to", "csv", "--out", "songs/000.wav"], "songs/000.wav is a file"),
         (["segments", "absent", "--labels", "labels", "--out", "o.csv"], "absent: not found"),
         (["segments", "songs", "--labels", "absent", "--out", "o.csv"], "absent: no label files there"),
     ],

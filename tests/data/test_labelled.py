@@ -60,6 +60,12 @@ def test_folders_must_fit(tmp_path):
     ]
 
 
+def test_a_pattern_inside_a_folder_still_says_where(tmp_path):
+    record(tmp_path / "songs", "site1/x.wav", "site2/x.wav")
+    write(tmp_path / "labels" / "site2" / "x.txt")
+    assert found_in(tmp_path / "songs", f"{tmp_path}/labels/site2/*.txt") == ({"site2/x.wav": ROBIN}, [])
+
+
 def test_an_annotation_for_each_folder_of_recordings(tmp_path):
     record(tmp_path, "Bird0/Wave/0.wav", "Bird1/Wave/0.wav", "Bird1/Wave/5.wav")
     note = "<Note><Position>{}</Position><Length>8000</Length><Label>a</Label></Note></Sequence>"

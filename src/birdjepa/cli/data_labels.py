@@ -52,6 +52,7 @@ class SegmentsArguments:
 def run_labels(argv: Sequence[str]) -> int:
     told = "Converts label files: Raven, Audacity, BirdNET, plain tables, TextGrid, .not.mat, Annotation.xml."
     arguments = parse(LabelsArguments, argv, prog="birdjepa data labels", description=told)
+    _check_folder(arguments.out)
     if not arguments.inputs:
         raise UsageError("name label files to convert: birdjepa data labels INPUT... --to FORMAT --out FOLDER")
     found = [file for source in arguments.inputs for file in label_files(source)]
@@ -79,6 +80,9 @@ def run_segments(argv: Sequence[str]) -> int:
     arguments = parse(SegmentsArguments, argv, prog="birdjepa data segments", description=told)
     if arguments.out.suffix.lower() != ".csv":
         raise UsageError(f"--out {arguments.out}: the manifest of segments is a .csv file")
+    _check_folder(arguments.out.parent)
+    if arguments.out.is_dir():
+        raise UsageError(f"--out {arguments.out} is a folder: name the manifest in it")
     manifest = open_data(arguments.data, ColumnConfig(path=arguments.path_column))
     given = [] if arguments.data == arguments.labels else [Path(arguments.data)]
     found = label_files(arguments.labels, leave_out=[arguments.out, *given])
@@ -106,6 +110,13 @@ def run_segments(argv: Sequence[str]) -> int:
     }
     print(jsonlib.dumps(summary) if arguments.json else arguments.out)
     return _ended(segments.refused, arguments.out.with_name("failures.csv"))
+
+
+def _check_folder(folder: Path) -> None:
+    """Before the work, not after it."""
+    for each in (folder, *folder.parents):
+        if each.exists() and not each.is_dir():
+            raise UsageError(f"--out: {each} is a file, and a folder is needed there")
 
 
 def _ended(refused: Sequence[Refused], failures: Path) -> int:

@@ -142,6 +142,9 @@ class Pairing:
             found = [row for row in found if row in own] or found
         if not found:
             raise LabelError(str(file.path), 0.0, f"no recording {name or labelled_name(file.relative.name)}")
+        if len(found) > 1:  # "labels/site1/*.txt" says where all of its files belong, if nothing inside does
+            above = _absolute(file.path).parent.parts
+            found = [row for row in found if _ends_with(above, self._parts[row][:-1])] or found
         if len(found) > 1:
             several = f"{self.recordings.keys[found[0]]} or {self.recordings.keys[found[1]]}"
             raise LabelError(str(file.path), 0.0, f"it may belong to {several}: put it into folders named as theirs")
@@ -209,6 +212,10 @@ def _parts(name: str) -> tuple[str, ...]:
 def _one_is_the_tail(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     n_shared = min(len(one), len(other))
     return one[len(one) - n_shared :] == other[len(other) - n_shared :]
+
+
+def _ends_with(whole: tuple[str, ...], part: tuple[str, ...]) -> bool:
+    return bool(part) and whole[-len(part) :] == part
 
 
 def _is_a_run(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
