@@ -1,4 +1,4 @@
-"""`birdjepa data synth FOLDER`, `birdjepa data images FOLDER` and `birdjepa data scan DATA`."""
+"""`birdjepa data VERB`: synth, images and scan here, the other verbs in modules of their own."""
 
 import dataclasses
 import json
@@ -13,6 +13,7 @@ from birdjepa.audio.images import ImagesConfig, write_images
 from birdjepa.audio.synth import SynthConfig, write_dataset
 from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
+from birdjepa.cli.data_labels import run_labels, run_segments
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.core.telling import tenths
 from birdjepa.data.scan import ScanReport, scan
@@ -50,9 +51,15 @@ class ScanArguments:
 
 
 def run(argv: Sequence[str]) -> int:
-    jobs = {"synth": run_synth, "images": run_images, "scan": run_scan}
+    jobs = {
+        "synth": run_synth,
+        "images": run_images,
+        "scan": run_scan,
+        "labels": run_labels,
+        "segments": run_segments,
+    }
     if not argv or argv[0] not in jobs:
-        raise UsageError("birdjepa data synth FOLDER, birdjepa data images FOLDER, or birdjepa data scan DATA")
+        raise UsageError(f"birdjepa data VERB ... with one of {', '.join(jobs)} (birdjepa data VERB --help)")
     return jobs[argv[0]](argv[1:])
 
 

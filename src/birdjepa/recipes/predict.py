@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 
 from birdjepa.audio.clips import ClipConfig
-from birdjepa.audio.labels import Label, write_audacity, write_raven
+from birdjepa.audio.labels import Label, label_names, write_audacity, write_raven
 from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import UsageError
@@ -197,30 +197,6 @@ def labels_over(window: Window, classes: tuple[str, ...], threshold: float) -> l
         for column in order.tolist()
         if window.score[column] >= threshold
     ]
-
-
-def label_names(keys: Sequence[str]) -> dict[str, Path]:
-    """Where each recording's label files go, without their suffixes: the recording's own path without its suffix, or
-    with it where two recordings differ in nothing else. No path leads out of the folder.
-    """
-    unique = list(dict.fromkeys(keys))
-    inside = {key: _inside(key) for key in unique}
-    short = Counter(path.with_suffix("") for path in inside.values())
-    names = {key: path if short[path.with_suffix("")] > 1 else path.with_suffix("") for key, path in inside.items()}
-    taken: set[Path] = set()
-    for key, path in names.items():
-        number, free = 2, path
-        while free in taken:
-            free, number = path.with_name(f"{path.name}-{number}"), number + 1
-        taken.add(free)
-        names[key] = free
-    return names
-
-
-def _inside(key: str) -> Path:
-    path = PurePath(key)
-    parts = [part for part in path.parts if part not in (path.anchor, "..")]
-    return Path(*parts) if parts else Path("recording")
 
 
 def _listed(window: Window, classes: tuple[str, ...], config: PredictConfig) -> Iterator[dict[str, Any]]:
