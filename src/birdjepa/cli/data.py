@@ -1,4 +1,6 @@
-"""`birdjepa data synth FOLDER`, `birdjepa data images FOLDER` and `birdjepa data scan DATA`."""
+"""`birdjepa data synth FOLDER`, `birdjepa data images FOLDER` and `birdjepa data scan DATA`; other verbs of `data` have
+modules of their own.
+"""
 
 import dataclasses
 import json
@@ -13,6 +15,7 @@ from birdjepa.audio.images import ImagesConfig, write_images
 from birdjepa.audio.synth import SynthConfig, write_dataset
 from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
+from birdjepa.cli.data_catalog import run_describe, run_list, run_prepare
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.core.telling import tenths
 from birdjepa.data.scan import ScanReport, scan
@@ -50,9 +53,16 @@ class ScanArguments:
 
 
 def run(argv: Sequence[str]) -> int:
-    jobs = {"synth": run_synth, "images": run_images, "scan": run_scan}
+    jobs = {
+        "synth": run_synth,
+        "images": run_images,
+        "scan": run_scan,
+        "list": run_list,
+        "describe": run_describe,
+        "prepare": run_prepare,
+    }
     if not argv or argv[0] not in jobs:
-        raise UsageError("birdjepa data synth FOLDER, birdjepa data images FOLDER, or birdjepa data scan DATA")
+        raise UsageError(f"birdjepa data {'|'.join(jobs)} ...; each tells its options with --help")
     return jobs[argv[0]](argv[1:])
 
 

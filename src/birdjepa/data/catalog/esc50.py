@@ -1,9 +1,8 @@
 """ESC-50 and its subset ESC-10: environmental sounds in five official folds."""
 
-import csv
 from pathlib import Path
 
-from birdjepa.data.catalog.base import Dataset, Reading, Split, present, require_file
+from birdjepa.data.catalog.base import Dataset, Reading, Split, present, read_table, require_file
 
 META = "meta/esc50.csv"
 
@@ -19,8 +18,7 @@ def read_esc10(folder: Path) -> Reading:
 
 
 def _read(folder: Path, *, only_esc10: bool) -> Reading:
-    with require_file(folder, META, "esc50").open(newline="", encoding="utf-8-sig") as file:
-        listed = list(csv.DictReader(file))
+    listed = read_table(require_file(folder, META, "esc50"), ("filename", "fold", "category", "esc10", "src_file"))
     return present(
         folder,
         [
