@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from miniatures import MINIATURES, audioset_list, hear, librispeech, speech_commands, write_sound
@@ -36,6 +37,7 @@ PUBLISHED = {
     "librilight": {"small": (None, None), "medium": (None, None), "large": (None, None)},
     "inatsounds": {"train": (137012, 5569), "val": (45698, 1212), "test": (49527, 1212)},
 }
+DOCUMENTATION = Path(__file__).parents[3] / "docs" / "catalog.md"
 every = pytest.mark.parametrize("name", MINIATURES)
 
 
@@ -351,3 +353,12 @@ def test_every_miniature_is_of_the_catalog_and_no_entry_is_without():
     assert own == set(PUBLISHED) == set(MINIATURES)
     assert all(dataset.name == name for name, dataset in CATALOG.items())
     assert all(dataclasses.is_dataclass(dataset) for dataset in CATALOG.values())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_documentation_has_the_entry_with_its_numbers(name):
+    (told,) = [line for line in DOCUMENTATION.read_text().split("\n") if line.startswith(f"| `{name}` |")]
+    _, _, title, parts, _, size, _ = (cell.strip() for cell in told.split("|"))
+    assert (title, size) == (CATALOG[name].title, CATALOG[name].size)
+    named = ((split, rows) for split, (rows, _) in PUBLISHED[name].items())
+    assert parts == ", ".join(split if rows is None else f"{split} {rows:,}" for split, rows in named)

@@ -72,6 +72,7 @@ def _clips(folder: Path, videos: set[str]) -> dict[str, str]:
     """
     clips: dict[str, str] = {}
     for where, _, names in os.walk(folder, followlinks=True):
+        inside = os.path.relpath(where, folder)
         for name in names:
             stem, suffix = os.path.splitext(name)
             if suffix.lower() not in AUDIO_SUFFIXES:
@@ -80,7 +81,7 @@ def _clips(folder: Path, videos: set[str]) -> dict[str, str]:
             video = next((match[1] for match in matches if match and match[1] in videos), None)
             if video is None:
                 continue
-            path = os.path.relpath(os.path.join(where, name), folder)
+            path = os.path.normpath(os.path.join(inside, name))
             if video in clips:
                 raise UsageError(f"{folder}: {video} is there twice: {clips[video]} and {path}; keep one of them")
             clips[video] = path

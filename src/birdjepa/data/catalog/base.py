@@ -129,8 +129,8 @@ def prepare(
             f"{folder}: not the whole of {dataset.name}: {'; '.join(problems)}; complete the download, or take "
             f"{_some_splits(dataset, reading.rows)}what is there with --partial"
         )
-    where = Path(os.path.relpath(folder.resolve(), manifest.resolve().parent))
-    rows = [{**row, "path": _plain(str(where / row["path"]))} for row in reading.rows]
+    where = os.path.relpath(folder.resolve(), manifest.resolve().parent)
+    rows = [{**row, "path": _plain(os.path.normpath(os.path.join(where, row["path"])))} for row in reading.rows]
     header = tuple(dict.fromkeys(name for row in rows for name in row))
     files.write_csv(manifest, header, ({name: _cell(row.get(name, "")) for name in header} for row in rows))
     if reading.missing:
@@ -149,7 +149,7 @@ def classes_of(row: Row) -> list[str]:
 
 def present(folder: Path, rows: Sequence[Row]) -> Reading:
     """Divides the rows of a list into those whose recording is there and not empty, and missing ones."""
-    there = {path: _holds_something(folder / path) for path in dict.fromkeys(row["path"] for row in rows)}
+    there = {path: _holds_something(os.path.join(folder, path)) for path in dict.fromkeys(row["path"] for row in rows)}
     kept = [row for row in rows if there[row["path"]]]
     missing = {row["path"]: row.get("split", "") for row in rows if not there[row["path"]]}
     return Reading(kept, list(missing), missing)
@@ -195,9 +195,9 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
-def _holds_something(path: Path) -> bool:
+def _holds_something(path: str) -> bool:
     try:
-        return path.stat().st_size > 0
+        return os.stat(path).st_size > 0
     except OSError:
         return False
 
