@@ -38,8 +38,8 @@ def write_json(path: Path | str, value: Any, *, durable: bool = True) -> None:
 def write_csv(
     path: Path | str, header: Sequence[str], rows: Iterable[Mapping[str, Any]], *, durable: bool = True
 ) -> None:
-    """Replaces path with a CSV table atomically. Cells that a spreadsheet would run as a formula are quoted with '; plain
-    numbers (a latitude of -34.5) are none.
+    """Replaces path with a CSV table atomically. Cells that a spreadsheet would run as a formula are quoted with ';
+    plain numbers (a latitude of -34.5) are none.
     """
     with (
         replacing(path, durable=durable) as temporary,

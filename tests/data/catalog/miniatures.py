@@ -163,7 +163,8 @@ def audioset(folder: Path) -> None:
     write_sound(folder / "audio" / "unbalanced" / "part01" / "0123456789a_5.000.flac")
     write_sound(folder / "audio" / "eval" / "Y-0RWZT-miFs.flac")
     write_sound(folder / "zzzz_zzzz-Z.wav")
-    write_sound(folder / "audio" / "eval" / "of nothing.wav")
+    for other in ("of no video.wav", "elevenchars.wav", "more/elevenchars.wav"):
+        write_sound(folder / "audio" / "eval" / other)
 
 
 def librispeech(folder: Path, parts: tuple[str, ...] = ()) -> None:

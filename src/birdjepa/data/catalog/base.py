@@ -132,7 +132,7 @@ def prepare(
     where = os.path.relpath(folder.resolve(), manifest.resolve().parent)
     rows = [{**row, "path": _plain(os.path.normpath(os.path.join(where, row["path"])))} for row in reading.rows]
     header = tuple(dict.fromkeys(name for row in rows for name in row))
-    files.write_csv(manifest, header, ({name: _cell(row.get(name, "")) for name in header} for row in rows))
+    files.write_csv(manifest, header, ({name: row.get(name, "") for name in header} for row in rows))
     if reading.missing:
         refused = (
             {"path": path, "stage": "open", "offset_s": "0", "reason": _reason(folder / path)}
@@ -209,14 +209,6 @@ def _reason(path: Path) -> str:
 def _plain(path: str) -> str:
     """A path that no spreadsheet takes for a formula: names that start with "-" are common among YouTube's."""
     return f"./{path}" if path[:1] in "=+-@" else path
-
-
-def _cell(text: str) -> str | float:
-    """Numbers below zero stay numbers (a longitude); as text they would be quoted, for a formula starts like that."""
-    try:
-        return float(text) if text[:1] == "-" else text
-    except ValueError:
-        return text
 
 
 def _may_replace(manifest: Path) -> None:
