@@ -51,14 +51,15 @@ birdjepa data prepare fsd50k . --out fsd50k.csv
 The folder holds FSD50K.dev_audio, FSD50K.eval_audio and FSD50K.ground_truth.
 """,
     splits=(
-        Split(name="train", n_rows=36_796, n_classes=200),
-        Split(name="val", n_rows=4_170, n_classes=200),
+        Split(name="train", n_rows=36_796),
+        Split(name="val", n_rows=4_170),
         Split(name="test", n_rows=10_231, n_classes=200),
     ),
     read=read,
     notes=(
         "several labels per clip, those of parent classes among them; train and val are the 40,966 clips of dev, test "
         "is eval",
+        "dev and eval have 200 classes each; how many of them train and val have by themselves is not published",
         "the labels of dev are correct but may be incomplete, those of eval are complete",
         "ESC-50 holds some of the same Freesound recordings",
     ),
