@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -12,7 +13,7 @@ from birdjepa.data.catalog import CATALOG
 def write_digits(folder):
     """The whole of FSDD in little: six speakers, fifty takes of ten digits."""
     (folder / "recordings").mkdir(parents=True)
-    soundfile.write(folder / "first.wav", [0.1, -0.1] * 800, 8000)
+    soundfile.write(folder / "first.wav", np.tile([0.1, -0.1], 800), 8000)
     sound = (folder / "first.wav").read_bytes()
     for speaker in ("george", "jackson", "lucas", "nicolas", "theo", "yweweler"):
         for digit in range(10):
