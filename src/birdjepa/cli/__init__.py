@@ -20,7 +20,7 @@ VERBS = {
     "profile": "what a step costs: memory by batch size, time by part, operations",
     "probe": "how much a frozen encoder knows about labels, beside two floors",
     "report": "one HTML file that shows a run",
-    "data": "synth, images: labelled sound; scan: what is there, what is damaged; labels, segments: label files",
+    "data": "what there is, what is damaged, label files, public data sets, made-up sound (birdjepa data --help)",
     "doctor": "versions, processor, memory, audio formats, free disk on one screen",
 }
 

@@ -13,6 +13,7 @@ from birdjepa.audio.images import ImagesConfig, write_images
 from birdjepa.audio.synth import SynthConfig, write_dataset
 from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
+from birdjepa.cli.data_catalog import run_describe, run_list, run_prepare
 from birdjepa.cli.data_labels import run_labels, run_segments
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.core.telling import tenths
@@ -57,9 +58,12 @@ def run(argv: Sequence[str]) -> int:
         "scan": run_scan,
         "labels": run_labels,
         "segments": run_segments,
+        "list": run_list,
+        "describe": run_describe,
+        "prepare": run_prepare,
     }
     if not argv or argv[0] not in jobs:
-        raise UsageError(f"birdjepa data VERB ... with one of {', '.join(jobs)} (birdjepa data VERB --help)")
+        raise UsageError(f"birdjepa data {'|'.join(jobs)} ...; each tells its options with --help")
     return jobs[argv[0]](argv[1:])
 
 
