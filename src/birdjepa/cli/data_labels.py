@@ -11,8 +11,9 @@ from birdjepa.audio.labels import LabelsConfig
 from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
+from birdjepa.core.failures import Failure
 from birdjepa.data.convert_labels import Written, convert_labels
-from birdjepa.data.labelled import Pairing, Refused, find_segments, label_files, write_refused, write_segments
+from birdjepa.data.labelled import Pairing, find_segments, label_files, write_refused, write_segments
 from birdjepa.data.sources import ColumnConfig, open_data
 
 N_SHOWN = 5
@@ -119,7 +120,7 @@ def _check_folder(folder: Path) -> None:
             raise UsageError(f"--out: {each} is a file, and a folder is needed there")
 
 
-def _ended(refused: Sequence[Refused], failures: Path) -> int:
+def _ended(refused: Sequence[Failure], failures: Path) -> int:
     for each in refused[:N_SHOWN]:
         tell(f"refused {each.path}{f' at {each.offset_s:g} s' if each.offset_s else ''}: {each.reason}")
     if refused:

@@ -23,7 +23,8 @@ from birdjepa.audio.labels import (
     write_textgrid,
 )
 from birdjepa.core.errors import InputError, LabelError
-from birdjepa.data.labelled import LabelFile, Pairing, Refused, refused_by
+from birdjepa.core.failures import Failure
+from birdjepa.data.labelled import LabelFile, Pairing, refused_by
 
 Written = Literal["raven", "audacity", "csv", "birdnet", "textgrid", "notmat"]
 
@@ -66,7 +67,7 @@ class Converted:
     n_labels: int
     n_left_out: dict[str, int]
     """Known scores and frequencies that the format has no place for."""
-    refused: tuple[Refused, ...]
+    refused: tuple[Failure, ...]
 
 
 def convert_labels(
@@ -83,7 +84,7 @@ def convert_labels(
     file that would be written over another of the same job is refused.
     """
     written: dict[Path, Path] = {}
-    refused: list[Refused] = []
+    refused: list[Failure] = []
     left_out: Counter[str] = Counter()
     n_labels = 0
     for file in found:
@@ -104,7 +105,7 @@ def convert_labels(
             except InputError as error:
                 refused.append(refused_by(error))
             except ValueError as error:
-                refused.append(Refused(str(file.path), "labels", 0.0, f"{name}: {error}" if name else str(error)))
+                refused.append(Failure(str(file.path), "labels", 0.0, f"{name}: {error}" if name else str(error)))
             else:
                 written[path] = file.path
                 n_labels += len(labels)

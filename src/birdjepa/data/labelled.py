@@ -25,15 +25,15 @@ from birdjepa.audio.labels import (
 )
 from birdjepa.audio.labels.label import shortest
 from birdjepa.audio.recording import AudioInfo
-from birdjepa.core import files
+from birdjepa.core import failures, files
 from birdjepa.core.errors import AudioError, InputError, LabelError, UsageError
+from birdjepa.core.failures import Failure
 from birdjepa.data.sources import Manifest
 
 SEGMENT_COLUMNS = ("path", "onset_s", "offset_s", "label", "low_hz", "high_hz", "score", "group", "duration_s")
 RECORDING_LABEL = "recording_label"
 """Column for what the manifest of recordings had as their label."""
-LISTS = ("failures.csv", "unlabelled.csv")
-_FAILURES = ("path", "stage", "offset_s", "reason")
+LISTS = (failures.NAME, "unlabelled.csv")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +46,6 @@ class LabelFile:
 
 
 @dataclasses.dataclass(frozen=True)
-class Refused:
-    """A label file, a label or a recording that could not be used."""
-
-    path: str
-    stage: str
-    """labels or recording."""
-    offset_s: float
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Segments:
     """Labelled segments of a manifest's recordings."""
 
@@ -66,7 +55,7 @@ class Segments:
     """Labels by row of `recordings`, of all that have a label file; empty where that holds none."""
     durations_s: dict[int, float]
     """Length of those recordings, as their headers say."""
-    refused: tuple[Refused, ...]
+    refused: tuple[Failure, ...]
 
     @property
     def n_segments(self) -> int:
@@ -160,7 +149,7 @@ class Pairing:
             self._headers[row] = probe(self.recordings.path(row))
         return self._headers[row]
 
-    def read(self, file: LabelFile, config: LabelsConfig, refused: list[Refused]) -> Recordings:
+    def read(self, file: LabelFile, config: LabelsConfig, refused: list[Failure]) -> Recordings:
         """Labels by recording of a label file, whose samples are counted by the rate of those recordings. Recordings
         whose rate is needed and cannot be found are left out and listed.
 
@@ -222,10 +211,10 @@ def _is_a_run(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
     return any(whole[start : start + len(part)] == part for start in range(len(whole)))
 
 
-def refused_by(error: InputError) -> Refused:
+def refused_by(error: InputError) -> Failure:
     """An input error as a row of failures.csv."""
     stage = "recording" if isinstance(error, AudioError) else "labels"
-    return Refused(error.path, stage, error.offset_s, error.reason)
+    return Failure(error.path, stage, error.offset_s, error.reason)
 
 
 def find_segments(manifest: Manifest, found: Sequence[LabelFile], config: LabelsConfig | None = None) -> Segments:
@@ -236,7 +225,7 @@ def find_segments(manifest: Manifest, found: Sequence[LabelFile], config: Labels
     """
     config = config or LabelsConfig()
     pairing = Pairing(manifest.recordings())
-    refused: list[Refused] = []
+    refused: list[Failure] = []
     claims: dict[int, list[tuple[LabelFile, list[Label]]]] = {}
     for file in found:
         try:
@@ -261,7 +250,7 @@ def find_segments(manifest: Manifest, found: Sequence[LabelFile], config: Labels
         if len(claims[row]) > 1:
             names = ", ".join(str(file.relative) for file, _ in claims[row])
             reason = f"{len(claims[row])} label files for {key} ({names}): name one kind by a pattern"
-            refused += [Refused(str(file.path), "labels", 0.0, reason) for file, _ in claims[row]]
+            refused += [Failure(str(file.path), "labels", 0.0, reason) for file, _ in claims[row]]
             continue
         file, labels = claims[row][0]
         try:
@@ -273,14 +262,14 @@ def find_segments(manifest: Manifest, found: Sequence[LabelFile], config: Labels
     return Segments(pairing.recordings, labels_of, durations_s, tuple(refused))
 
 
-def _useless(file: LabelFile, key: str, label: Label, duration_s: float, refused: list[Refused]) -> bool:
+def _useless(file: LabelFile, key: str, label: Label, duration_s: float, refused: list[Failure]) -> bool:
     reason = ""
     if shortest(label.onset_s) == shortest(label.offset_s):
         reason = f"a point ({label.label!r} of {key}) is no segment"
     elif label.onset_s >= duration_s:
         reason = f"it begins behind the end of {key} ({duration_s:.3f} s)"
     if reason:
-        refused.append(Refused(str(file.path), "labels", label.onset_s, reason))
+        refused.append(Failure(str(file.path), "labels", label.onset_s, reason))
     return bool(reason)
 
 
@@ -308,16 +297,13 @@ def write_segments(segments: Segments, out: Path) -> None:
             times = [shortest(label.onset_s), shortest(label.offset_s)]
             rows.append([path, *times, label.label, *box, *told, *others])
     files.write_text(out, csv_text(rows))
-    write_list(out.with_name(LISTS[1]), ("path",), [[key] for key in segments.unlabelled])
+    unlabelled = out.with_name(LISTS[1])
+    if segments.unlabelled or unlabelled.exists():
+        files.write_csv(unlabelled, ("path",), ({"path": key} for key in segments.unlabelled))
     write_refused(out.parent, segments.refused)
 
 
-def write_refused(folder: Path, refused: Sequence[Refused]) -> None:
+def write_refused(folder: Path, refused: Sequence[Failure]) -> None:
     """failures.csv in a folder, where there is anything to list or an old list to empty."""
-    rows = [[each.path, each.stage, f"{each.offset_s:.6g}", each.reason] for each in refused]
-    write_list(folder / LISTS[0], _FAILURES, rows)
-
-
-def write_list(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if rows or path.exists():
-        files.write_csv(path, header, (dict(zip(header, row, strict=True)) for row in rows))
+    if refused or (folder / failures.NAME).exists():
+        failures.write(folder / failures.NAME, refused)

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from birdjepa.core import files
+from birdjepa.core import failures, files
 from birdjepa.core.errors import LabelError, UsageError
+from birdjepa.core.failures import Failure
 
 Row = Mapping[str, str]
 """A row of the manifest: `path` relative to the download's folder, and `label`, `split`, `fold`, `group`, ... as
@@ -134,11 +135,8 @@ def prepare(
     header = tuple(dict.fromkeys(name for row in rows for name in row))
     files.write_csv(manifest, header, ({name: row.get(name, "") for name in header} for row in rows))
     if reading.missing:
-        refused = (
-            {"path": path, "stage": "open", "offset_s": "0", "reason": _reason(folder / path)}
-            for path in reading.missing
-        )
-        files.write_csv(manifest.parent / "failures.csv", ("path", "stage", "offset_s", "reason"), refused)
+        lacking = [Failure(path, "open", 0.0, _reason(folder / path)) for path in reading.missing]
+        failures.write(manifest.parent / failures.NAME, lacking)
     return Prepared(manifest, rows, tuple(reading.missing), tuple(problems))
 
 
