@@ -90,12 +90,14 @@ def test_kill_9_leaves_one_whole_file(tmp_path):
 
 
 def test_a_table_runs_no_formula_and_keeps_its_cells(tmp_path):
-    cells = ["=cmd()", "+1", "-1", "@x", "\tx", "plain, with comma", 'quo"te', "two\nlines", "", "a=b"]
+    cells = ["=cmd()", "+x", "-1+1", "@x", "\tx", "plain, with comma", 'quo"te', "two\nlines", "", "a=b"]
     files.write_csv(tmp_path / "t.csv", ("name", "n"), ({"name": cell, "n": -2.5} for cell in cells))
     with (tmp_path / "t.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == [f"'{cell}" if cell[:1] in "=+-@\t" and cell else cell for cell in cells]
     assert {row["n"] for row in rows} == {"-2.5"}
+    files.write_csv(tmp_path / "n.csv", ("lat",), ({"lat": cell} for cell in ("-34.5", "+1", "-2e-05", "-1-")))
+    assert (tmp_path / "n.csv").read_text().split() == ["lat", "-34.5", "+1", "-2e-05", "'-1-"]
     with pytest.raises(ValueError, match="other"):
         files.write_csv(tmp_path / "t.csv", ("name",), [{"name": "x", "other": 1}])
     assert len((tmp_path / "t.csv").read_text()) > 20

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,7 +38,9 @@ def write_json(path: Path | str, value: Any, *, durable: bool = True) -> None:
 def write_csv(
     path: Path | str, header: Sequence[str], rows: Iterable[Mapping[str, Any]], *, durable: bool = True
 ) -> None:
-    """Replaces path with a CSV table atomically. Cells that a spreadsheet would run as a formula are quoted with '."""
+    """Replaces path with a CSV table atomically. Cells that a spreadsheet would run as a formula are quoted with '; plain
+    numbers (a latitude of -34.5) are none.
+    """
     with (
         replacing(path, durable=durable) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
@@ -121,8 +124,12 @@ def free_bytes(folder: Path) -> str:
         return "unknown"
 
 
+_NUMBER = re.compile(r"[+-]\d+(\.\d+)?(e[+-]?\d+)?")
+
+
 def _cell(value: Any) -> Any:
-    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    runs = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") and not _NUMBER.fullmatch(value)
+    return "'" + value if runs else value
 
 
 def _finite(value: Any) -> Any:
