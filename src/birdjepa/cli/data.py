@@ -11,7 +11,7 @@ from rich.table import Table
 
 from birdjepa.audio.images import ImagesConfig, write_images
 from birdjepa.audio.synth import SynthConfig, write_dataset
-from birdjepa.cli import tell
+from birdjepa.cli import data_fetch, tell
 from birdjepa.cli.arguments import parse
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.core.telling import tenths
@@ -50,7 +50,7 @@ class ScanArguments:
 
 
 def run(argv: Sequence[str]) -> int:
-    jobs = {"synth": run_synth, "images": run_images, "scan": run_scan}
+    jobs = {"synth": run_synth, "images": run_images, "scan": run_scan, "fetch": data_fetch.run}
     if not argv or argv[0] not in jobs:
         raise UsageError("birdjepa data synth FOLDER, birdjepa data images FOLDER, or birdjepa data scan DATA")
     return jobs[argv[0]](argv[1:])

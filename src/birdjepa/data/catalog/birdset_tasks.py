@@ -140,7 +140,7 @@ TASKS = (
         notes=(_XC, "its official list has 411 classes; UHH's two without training recordings are in it"),
     ),
     Task(
-        name="XCL", region="Xeno-Canto, whole snapshot", size_gb=484,
+        name="XCL", region="Xeno-Canto, whole snapshot", size_gb=484.0,
         n_train=528_434, also_n_train=528_422, n_train_classes=None, train_shards=98,
         notes=(
             _XC,

@@ -6,8 +6,6 @@ disk that both take, and what a kill interrupted is done again. Bytes are kept a
 part of their name: a path inside an archive is never believed.
 """
 
-import contextlib
-import fcntl
 import gzip
 import os
 import shutil
@@ -20,7 +18,7 @@ from typing import Any, NamedTuple
 
 from birdjepa.audio.decode import AUDIO_SUFFIXES
 from birdjepa.core import files
-from birdjepa.core.errors import LabelError, StorageError, UsageError
+from birdjepa.core.errors import LabelError, StorageError
 
 Unpack = Callable[[Path, Path], None]
 """Writes a shard's recordings into an empty folder; raises Damaged."""
@@ -51,7 +49,7 @@ def unpack_all(shards: Sequence[Shard], unpack: Unpack) -> dict[Path, str]:
     waiting = [shard for shard in shards if not shard.folder.is_dir()]
     if not waiting:
         return failed
-    with _only_one(waiting[0].folder.parent):
+    with files.alone_in(waiting[0].folder.parent, "unpacking"):
         for number, (archive, folder) in enumerate(waiting, start=1):
             if not archive.is_file():
                 failed[archive] = "missing"
@@ -182,20 +180,6 @@ def _open_arrow(source: Any) -> tuple[Any, Iterator[Any]]:
 
 def _is_audio(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Refuses a second process on the same folder, and clears away what a killed one was writing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(f"{folder}: another process is unpacking there; wait for it") from None
-        for left in folder.glob(".*.tmp"):
-            shutil.rmtree(left, ignore_errors=True)
-        yield
 
 
 def _require_room(archive: Path, folder: Path) -> None:
