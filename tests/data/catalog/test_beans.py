@@ -14,8 +14,18 @@ from birdjepa.data.catalog.classes import class_list
 from birdjepa.data.catalog.events import Event, read_events, write_events
 
 N_CLASSES = {
-    **{"watkins": 31, "bats": 10, "cbi": 264, "dogs": 10, "humbugdb": 14, "esc50": 50, "speech-commands": 35},
-    **{"dcase": 18, "enabirds": 34, "hiceas": 1, "rfcx": 24, "hainan-gibbons": 3},
+    "watkins": 31,
+    "bats": 10,
+    "cbi": 264,
+    "dogs": 10,
+    "humbugdb": 14,
+    "esc50": 50,
+    "speech-commands": 35,
+    "dcase": 18,
+    "enabirds": 34,
+    "hiceas": 1,
+    "rfcx": 24,
+    "hainan-gibbons": 3,
 }
 LISTS = {
     "watkins": ("data/watkins/annotations.{}.csv", "data/watkins/{}.wav"),
