@@ -97,7 +97,9 @@ def _fetch(folder: Path, config: XenoCantoConfig, key: str, fetcher: Fetcher, sa
     listed, left_out = _listing(folder, config, key, fetcher, say)
     there = {path.stem: path for path in folder.glob("XC*") if path.suffix in AUDIO_SUFFIXES and path.stat().st_size}
     waiting = [each for each in listed if _name(each) not in there]
-    say(f"{len(listed):,} recordings, {len(listed) - len(waiting):,} of them here; fetching {len(waiting):,}")
+    at_least = f", which takes {len(waiting) * config.interval_s / 60:.0f} minutes or more" if len(waiting) > 60 else ""
+    n_here = len(listed) - len(waiting)
+    say(f"{len(listed):,} recordings, {n_here:,} of them here; fetching {len(waiting):,}{at_least}")
     hopeless = _hopeless(folder)
     refused: list[dict[str, str]] = []
     in_a_row = 0

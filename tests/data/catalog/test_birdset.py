@@ -260,7 +260,13 @@ def test_stale_or_foreign_metadata(published, tmp_path):
     with pytest.raises(LabelError, match="row 1: 'robin' is no class of HSN"):
         prepare(SMALL, published, tmp_path / "hsn.csv")
     (published / "HSN/HSN_metadata_train.parquet").unlink()
-    with pytest.raises(UsageError, match=r"no HSN/HSN_metadata_train\.parquet"):
+    with pytest.raises(UsageError, match=r"missing or empty \(HSN/HSN_metadata_train\.parquet\)"):
+        prepare(SMALL, published, tmp_path / "hsn.csv")
+    assert len(prepare(SMALL, published, tmp_path / "hsn.csv", partial=True).rows) == 4
+    (published / "HSN/HSN_metadata_test_5s.parquet").unlink()
+    with pytest.raises(
+        UsageError, match=r"not a download of birdset-hsn, for it has no HSN/HSN_metadata_train\.parquet"
+    ):
         prepare(SMALL, published, tmp_path / "hsn.csv")
     with pytest.raises(UsageError, match="no HSN_metadata_train"):
         prepare(SMALL, tmp_path, tmp_path / "hsn.csv")

@@ -59,14 +59,19 @@ def read_task(folder: Path, *, task: Task, splits: Sequence[str]) -> Reading:
       LabelError: naming the metadata and what in it is not as published.
     """
     base = folder / task.name if (folder / task.name).is_dir() else folder
+    found = resaved.find(folder, task.name)
+    listed = {split: base / task.metadata(split) for split in splits}
+    if not found.keys() & set(splits) and not any(path.is_file() for path in listed.values()):
+        require_file(folder, listed[splits[0]].relative_to(folder).as_posix(), f"birdset-{task.name.lower()}")
     rows: list[Row] = []
     missing: list[str] = []
-    found = resaved.find(folder, task.name)
-    for split in splits:
+    for split, table in listed.items():
         if split in found:
             reading = _read_resaved(folder, base, task, split, found[split])
+        elif table.is_file():
+            reading = _read_published(folder, base, task, split, table)
         else:
-            reading = _read_published(folder, base, task, split)
+            reading = Reading([], _told(folder, {table: "missing"}))
         rows += reading.rows
         missing += reading.missing
     return Reading(rows, missing)
@@ -87,9 +92,9 @@ def read_vox(folder: Path) -> Reading:
         )
     shared = [shards.Shard(base / name, base / "audio" / name.removesuffix(".tar.gz")) for name in sorted(names)]
     failed = shards.unpack_all(shared, shards.untar)
-    there = shards.recordings(shard.folder for shard in shared)
-    rows = [_placed(folder, path) | {"label": "", "split": "train", "group": path.stem} for path in there.values()]
-    return Reading(sorted(rows, key=lambda row: row["path"]), _told(folder, failed))
+    there = sorted(shards.recordings(folder, shared).items(), key=lambda item: item[1])
+    rows = [{"path": path, "label": "", "split": "train", "group": Path(name).stem} for name, path in there]
+    return Reading(rows, _told(folder, failed))
 
 
 def manifest_rows(
@@ -122,11 +127,8 @@ def manifest_rows(
     return rows, list(absent)
 
 
-def _read_published(folder: Path, base: Path, task: Task, split: str) -> Reading:
+def _read_published(folder: Path, base: Path, task: Task, split: str, table: Path) -> Reading:
     """A split as its makers put it on the Hub."""
-    parquet = task.metadata(split)
-    where = "" if base == folder else f"{base.name}/"
-    table = require_file(folder, f"{where}{parquet}", f"birdset-{task.name.lower()}")
     n_rows, expected = _count(table), task.n_rows(split)
     if n_rows not in expected:
         raise UsageError(
@@ -136,7 +138,7 @@ def _read_published(folder: Path, base: Path, task: Task, split: str) -> Reading
     archives = [base / name for name in task.archives(split)]
     split_shards = [shards.Shard(path, base / "audio" / path.name.removesuffix(".tar.gz")) for path in archives]
     failed = shards.unpack_all(split_shards, shards.untar)
-    places = _places(folder, split_shards)
+    places = shards.recordings(folder, split_shards)
     cells = (row for batch in shards.read_batches(table, COLUMNS) for row in batch)
     rows, absent = manifest_rows(table, cells, task, split, places)
     return Reading(rows, _told(folder, failed) or absent)
@@ -146,7 +148,7 @@ def _read_resaved(folder: Path, base: Path, task: Task, split: str, found: resav
     """A split of a copy that `datasets` saved again."""
     split_shards = [shards.Shard(path, base / "audio" / f"resaved-{split}-{path.stem}") for path in found.shards]
     failed = shards.unpack_all(split_shards, shards.write_embedded)
-    places = _places(folder, split_shards)
+    places = shards.recordings(folder, split_shards)
     rows: list[Row] = []
     absent: list[str] = []
     for shard in split_shards:
@@ -165,15 +167,6 @@ def _count(table: Path) -> int:
         raise LabelError(str(table), 0.0, f"cannot be read: {damage}; get it again") from None
 
 
-def _places(folder: Path, of: Sequence[shards.Shard]) -> dict[str, str]:
-    there = shards.recordings(shard.folder for shard in of)
-    return {name: path.relative_to(folder).as_posix() for name, path in there.items()}
-
-
-def _placed(folder: Path, path: Path) -> dict[str, str]:
-    return {"path": path.relative_to(folder).as_posix()}
-
-
 def _told(folder: Path, failed: dict[Path, str]) -> list[str]:
     """Archives that are missing or damaged, relative to the folder."""
     return [
@@ -187,7 +180,7 @@ def _recording(table: Path, name: str, task: Task, split: str) -> str:
 
     Clips of test_5s are named RECORDING_START_END. NBP's recordings are five seconds long, so each clip is one.
     """
-    stem = Path(name).stem
+    stem = name.rpartition(".")[0]
     if split != "test_5s" or task.clip_is_recording:
         return stem
     parts = _CLIP.fullmatch(stem)

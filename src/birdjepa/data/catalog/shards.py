@@ -13,7 +13,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from birdjepa.audio.decode import AUDIO_SUFFIXES
@@ -64,15 +64,16 @@ def unpack_all(shards: Sequence[Shard], unpack: Unpack) -> dict[Path, str]:
     return failed
 
 
-def recordings(folders: Iterable[Path]) -> dict[str, Path]:
-    """The audio files of some folders by name, without empty ones; of two with one name, the first folder's."""
-    found: dict[str, Path] = {}
-    for folder in folders:
+def recordings(root: Path, of: Iterable[Shard]) -> dict[str, str]:
+    """Paths relative to root of the unpacked audio files by name, without empty ones; of two of a name, the first."""
+    found: dict[str, str] = {}
+    for _, folder in of:
         if folder.is_dir():
+            where = folder.relative_to(root).as_posix()
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if _is_audio(entry.name) and entry.stat().st_size:
-                        found.setdefault(entry.name, folder / entry.name)
+                        found.setdefault(entry.name, f"{where}/{entry.name}")
     return found
 
 
@@ -85,7 +86,7 @@ def untar(archive: Path, folder: Path) -> None:
     try:
         with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
-                name = PurePosixPath(member.name).name
+                name = base_name(member.name)
                 content = tar.extractfile(member) if member.isfile() and _is_audio(name) else None
                 if content is not None:
                     with (folder / name).open("wb") as file:
@@ -163,7 +164,7 @@ def read_schema(table: Path) -> Any:
 
 def base_name(path: Any) -> str:
     """The last part of a path as some other machine wrote it; empty for what is none."""
-    return PurePosixPath(str(path or "").replace("\\", "/")).name
+    return str(path or "").replace("\\", "/").rpartition("/")[2]
 
 
 def _open_arrow(source: Any) -> tuple[Any, Iterator[Any]]:
@@ -179,7 +180,7 @@ def _open_arrow(source: Any) -> tuple[Any, Iterator[Any]]:
 
 
 def _is_audio(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
 
 
 def _require_room(archive: Path, folder: Path) -> None:
