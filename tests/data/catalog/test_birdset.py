@@ -268,7 +268,7 @@ def test_stale_or_foreign_metadata(published, tmp_path):
         UsageError, match=r"not a download of birdset-hsn, for it has no HSN/HSN_metadata_train\.parquet"
     ):
         prepare(SMALL, published, tmp_path / "hsn.csv")
-    with pytest.raises(UsageError, match="no HSN_metadata_train"):
+    with pytest.raises(UsageError, match="no HSN/HSN_metadata_train"):
         prepare(SMALL, tmp_path, tmp_path / "hsn.csv")
 
 

@@ -85,7 +85,7 @@ def read_set(folder: Path, *, of: Beans) -> Reading:
       UsageError: if a list is missing.
       LabelError: naming a list and the line that cannot be read, or has a class that is not the set's.
     """
-    inside = "data/" if (folder / "data").is_dir() else ""
+    inside = "" if folder.resolve().name == "data" else "data/"
     rows: list[Row] = []
     for split in SPLITS:
         table = require_file(folder, _here(of.lists.format(split), inside), f"beans-{of.name}")

@@ -58,7 +58,8 @@ def read_task(folder: Path, *, task: Task, splits: Sequence[str]) -> Reading:
       UsageError: if the folder holds nothing of the task, or metadata with another number of rows.
       LabelError: naming the metadata and what in it is not as published.
     """
-    base = folder / task.name if (folder / task.name).is_dir() else folder
+    own = folder.resolve().name == task.name or any((folder / task.metadata(split)).is_file() for split in splits)
+    base = folder if own else folder / task.name
     found = resaved.find(folder, task.name)
     listed = {split: base / task.metadata(split) for split in splits}
     if not found.keys() & set(splits) and not any(path.is_file() for path in listed.values()):
