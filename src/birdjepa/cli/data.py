@@ -11,7 +11,7 @@ from rich.table import Table
 
 from birdjepa.audio.images import ImagesConfig, write_images
 from birdjepa.audio.synth import SynthConfig, write_dataset
-from birdjepa.cli import tell
+from birdjepa.cli import data_fetch, tell
 from birdjepa.cli.arguments import parse
 from birdjepa.cli.data_catalog import run_describe, run_list, run_prepare
 from birdjepa.cli.data_labels import run_labels, run_segments
@@ -61,6 +61,7 @@ def run(argv: Sequence[str]) -> int:
         "list": run_list,
         "describe": run_describe,
         "prepare": run_prepare,
+        "fetch": data_fetch.run,
     }
     if not argv or argv[0] not in jobs:
         raise UsageError(f"birdjepa data {'|'.join(jobs)} ...; each tells its options with --help")

@@ -30,7 +30,7 @@ class PrepareArguments:
     name: tyro.conf.Positional[str]
     """A data set of `birdjepa data list`."""
     folder: tyro.conf.Positional[Path]
-    """Where its download is unpacked; nothing in it is changed."""
+    """Where its download lies. Nothing in it is changed; BirdSet's shards are unpacked beside themselves."""
     out: Path
     """The manifest that is written, a .csv file; its paths lead from it to the folder."""
     splits: tuple[str, ...] = ()

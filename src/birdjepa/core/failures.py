@@ -16,8 +16,8 @@ class Failure(NamedTuple):
 
     path: str
     stage: str
-    """list (a row of a manifest), open, decode, label, embed, labels (a label file), recording (one to be labelled), or
-    worker (it crashed, hung or exhausted the decoder)."""
+    """list (a row of a manifest), fetch, open, decode, label, embed, labels (a label file), recording (one to be
+    labelled), or worker (it crashed, hung or exhausted the decoder)."""
     offset_s: float
     """Where in the recording, in seconds."""
     reason: str

@@ -6,6 +6,7 @@ A kill at any moment leaves the old file or the new one. `durable=False` skips t
 
 import contextlib
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -99,6 +100,24 @@ def _claim(folder: Path) -> None:
         folder.rmdir()
     except OSError as error:
         raise UsageError(f"{folder} cannot be replaced ({error.strerror}): name a new folder inside it") from error
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, doing: str) -> Iterator[None]:
+    """Makes a folder and refuses a second process that does the same there; clears away what a killed one was writing.
+
+    Raises:
+      UsageError: if there is one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"{folder}: another process is {doing} there; wait for it") from None
+        for left in folder.glob(".*.tmp"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        yield
 
 
 def sync(path: Path | str) -> None:

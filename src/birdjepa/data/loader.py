@@ -57,7 +57,7 @@ class LoaderConfig:
     """recordings: rows of one file are one example; segments: each row is one, heard between its onset and offset."""
     where: crops.Where = "anywhere"
     """Where in an example a clip is taken. anywhere: each stretch is as likely; energy: the liveliest of three clips in
-    a row; events: around one of those in the manifest's events column, or anywhere where there are none."""
+    a row; events: around one of those in the manifest's detected_events, or anywhere where there are none."""
     short: crops.Short = "repeat"
     """Recordings shorter than clip_s are repeated, followed by digital silence, or not heard at all."""
     most_visits: int = 0
@@ -198,7 +198,7 @@ class Clips(Dataset[ClipBatch | UserError]):
                 offset_s=float(source.offset_s[visit.row]),
                 channel=config.channel_index,
                 where=config.where,
-                events=source.columns["events"][visit.row],
+                events=source.columns["detected_events"][visit.row],
             )
         return crops.fill(clip, round(config.clip_s * self.sampling_rate), config.short)
 

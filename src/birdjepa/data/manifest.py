@@ -18,7 +18,7 @@ from birdjepa.core.errors import LabelError, UsageError
 from birdjepa.data.shards import Shards
 from birdjepa.data.tables import Rows
 
-NAMED = ("label", "labels", "split", "fold", "group", "events")
+NAMED = ("label", "labels", "split", "fold", "group", "detected_events")
 """Columns of text that every manifest has under these names."""
 _MS = "_ms"
 """Ending of the names of columns in milliseconds."""
@@ -43,7 +43,7 @@ class ColumnConfig:
     """What must not be on both sides of a split: the recording, the bird, the site. Falls back to split_group, then to
     the path."""
     duration_s: str = "duration_s"
-    events: str = "detected_events"
+    detected_events: str = "detected_events"
     """Stretches of the recording where something sounds, as "onset-offset;onset-offset" in seconds."""
     max_malformed: float = 0.01
     """Share of a manifest's rows that may make no sense before all of it is refused."""
@@ -189,7 +189,8 @@ def manifest_of(
     good = [rows.good[number] for number in kept]
     times = np.array([read[number] for number in kept], dtype=float)
     keys = [row[columns.path] for row in good]
-    named = {field: [row.get(getattr(columns, field), "") for row in good] for field in NAMED}
+    spelt = (columns.label, columns.labels, columns.split, columns.fold, columns.group, columns.detected_events)
+    named = {name: [row.get(column, "") for row in good] for name, column in zip(NAMED, spelt, strict=True)}
     named["labels"] = [labels or label for labels, label in zip(named["labels"], named["label"], strict=True)]
     named["group"] = [
         group or row.get("split_group", "") or key for group, row, key in zip(named["group"], good, keys, strict=True)

@@ -2,6 +2,8 @@
 
 from birdjepa.data.catalog.audioset import AUDIOSET_2M, AUDIOSET_20K
 from birdjepa.data.catalog.base import Dataset, Prepared, Split, prepare
+from birdjepa.data.catalog.beans import BEANS
+from birdjepa.data.catalog.birdset import BIRDSET
 from birdjepa.data.catalog.esc50 import ESC10, ESC50
 from birdjepa.data.catalog.fsd50k import FSD50K
 from birdjepa.data.catalog.fsdd import FSDD
@@ -26,5 +28,7 @@ _ALL = (
     LIBRISPEECH,
     LIBRILIGHT,
     INATSOUNDS,
+    *BIRDSET,
+    *BEANS,
 )
 CATALOG: dict[str, Dataset] = {dataset.name: dataset for dataset in _ALL}
