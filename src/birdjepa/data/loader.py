@@ -6,6 +6,7 @@ nothing to save: a resumed run asks for the next number.
 Axes: b clips | s audio samples
 """
 
+import abc
 import collections
 import contextlib
 import ctypes
@@ -17,7 +18,7 @@ import signal
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from birdjepa.data import crops
 from birdjepa.data.manifest import Manifest
 from birdjepa.data.order import ExampleOrder, StreamConfig, Visit
 
+Batch = TypeVar("Batch")
 MAX_ATTEMPTS = 20
 """Examples tried for one position before the run gives up."""
 LONGEST_S = 86_400.0
@@ -91,7 +93,28 @@ class LoaderConfig:
         return None if self.channel == "mean" else int(self.channel)
 
 
-class Clips(Dataset[ClipBatch | UserError]):
+class Batches(Dataset[Batch | UserError], abc.ABC, Generic[Batch]):
+    """Batch number -> batch."""
+
+    config: LoaderConfig
+
+    @abc.abstractmethod
+    def batch(self, number: int) -> Batch:
+        """This process's part of the batch of a number (0, 1, 2, ... without end).
+
+        Raises:
+          UserError: if an example and all its substitutes cannot be read.
+        """
+
+    def __getitem__(self, number: int) -> Batch | UserError:
+        """What a worker sends: the batch, or the error that ends the run, which torch would turn into a traceback."""
+        try:
+            return self.batch(number)
+        except UserError as error:
+            return error
+
+
+class Clips(Batches[ClipBatch]):
     """Batch number -> batch, or this process's clips of it. Pure in (seed, number), and cheap to send to a worker.
 
     With several processes a batch is cut into as many parts of equal length, by its order: no clip comes twice.
@@ -119,9 +142,11 @@ class Clips(Dataset[ClipBatch | UserError]):
         whole = config.examples == "recordings"
         self.sources = [(source.recordings() if whole else source).by_shard() for source in sources]
         self.classes = sorted({label for source in self.sources for row in labels_of(source) for label in row})
+        self.slots = [self._slots(source) for source in self.sources]
+        """For each source, how often each row is visited in a pass over it."""
         self.order = ExampleOrder(
             seed,
-            [self._slots(source) for source in self.sources],
+            self.slots,
             weights,
             shards=[source.shard_numbers() for source in self.sources],
             stream=config.stream,
@@ -135,33 +160,22 @@ class Clips(Dataset[ClipBatch | UserError]):
     def n_recordings(self) -> int:
         return int(self._first[-1])
 
-    def __getitem__(self, number: int) -> ClipBatch | UserError:
-        """What a worker sends: the batch, or the error that ends the run, which torch would turn into a traceback."""
-        try:
-            return self.batch(number)
-        except UserError as error:
-            return error
-
     def batch(self, number: int) -> ClipBatch:
-        """This process's clips of the batch of a number (0, 1, 2, ... without end).
-
-        Raises:
-          UserError: if an example and all its substitutes cannot be read.
-        """
         refused: list[Failure] = []
         n_own = self.batch_size // self.world
         first = number * self.batch_size + self.rank * n_own
         positions = range(first, first + n_own)
-        read = [self._read(position, refused) for position in positions]
+        read = [self.read(self.order, position, refused) for position in positions]
+        n_samples = round(self.config.clip_s * self.sampling_rate)
         visits = [visit for visit, _ in read]
         labels = torch.zeros(len(visits), len(self.classes), dtype=torch.bool)
         for row, visit in enumerate(visits):
             labels[row, [self._class_number[name] for name in row_labels(self.sources[visit.source], visit.row)]] = True
         return ClipBatch(
-            clips=torch.from_numpy(np.stack([clip for _, clip in read])),
-            label=torch.tensor([self._label(visit) for visit in visits]),
+            clips=torch.from_numpy(np.stack([crops.fill(clip, n_samples, self.config.short) for _, clip in read])),
+            label=torch.tensor([self.label_of(visit) for visit in visits]),
             labels=labels,
-            recording=torch.tensor([int(self._first[visit.source]) + visit.row for visit in visits]),
+            recording=torch.tensor([self.number_of(visit) for visit in visits]),
             refused=tuple(refused),
         )
 
@@ -170,26 +184,34 @@ class Clips(Dataset[ClipBatch | UserError]):
         source = int(np.searchsorted(self._first, recording, side="right")) - 1
         return str(self.sources[source].path(recording - int(self._first[source])))
 
-    def _read(self, position: int, refused: list[Failure]) -> tuple[Visit, Float[np.ndarray, " s"]]:
-        """The clip at a position, or its first readable substitute."""
-        visit = self.order.visit(position)
+    def read(
+        self, order: ExampleOrder, position: int, refused: list[Failure], sources: Sequence[int] | None = None
+    ) -> tuple[Visit, Float[np.ndarray, " s"]]:
+        """What is heard at a position of an order, or its first readable substitute: clip_s, less where the recording
+        is shorter. sources says which of the loader's sources the order numbers, where that is not all of them.
+
+        Raises:
+          UserError: if an example and all its substitutes cannot be read.
+        """
+        visit = order.visit(position)
         for attempt in range(MAX_ATTEMPTS):
+            visit = visit if sources is None else visit._replace(source=sources[visit.source])
             try:
-                return visit, self._clip(visit)
+                return visit, self._stretch(visit)
             except AudioError as error:
                 refused.append(Failure(error.path, "decode", error.offset_s, error.reason))
-                visit = self.order.substitute(position, attempt)
+                visit = order.substitute(position, attempt)
         raise UserError(
             f"{MAX_ATTEMPTS} recordings in a row cannot be read, the last one {refused[-1].path}: "
             f"{refused[-1].reason}; `birdjepa data scan` lists them all"
         )
 
-    def _clip(self, visit: Visit) -> Float[np.ndarray, " s"]:
-        """A stretch of the visited example at the sampling rate, exactly clip_s long."""
+    def _stretch(self, visit: Visit) -> Float[np.ndarray, " s"]:
+        """A stretch of the visited example at the sampling rate."""
         config, source = self.config, self.sources[visit.source]
         chance = random.generator(self.seed, "stretch", visit.source, visit.row, visit.epoch, visit.draw)
         with Recording(source.source(visit.row)) as recording:
-            clip = crops.take(
+            return crops.take(
                 recording,
                 self.sampling_rate,
                 chance,
@@ -200,9 +222,12 @@ class Clips(Dataset[ClipBatch | UserError]):
                 where=config.where,
                 events=source.columns["detected_events"][visit.row],
             )
-        return crops.fill(clip, round(config.clip_s * self.sampling_rate), config.short)
 
-    def _label(self, visit: Visit) -> int:
+    def number_of(self, visit: Visit) -> int:
+        """Number of the visited recording over all sources."""
+        return int(self._first[visit.source]) + visit.row
+
+    def label_of(self, visit: Visit) -> int:
         """The class in `label`, or the only one of `labels`; -1 where there is none, or no one of them."""
         source = self.sources[visit.source]
         names = row_labels(source, visit.row)
@@ -289,7 +314,7 @@ def durations(source: Manifest) -> Float[np.ndarray, " n"]:
     return found
 
 
-def batches(clips: Clips, first: int, last: int) -> Generator[ClipBatch, None, None]:
+def batches(clips: Batches[Batch], first: int, last: int) -> Generator[Batch, None, None]:
     """Batches number first to last - 1, from worker processes where the configuration asks for them.
 
     Raises:
