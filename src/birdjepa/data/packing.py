@@ -130,9 +130,9 @@ class PackedClips(Batches[PackedBatch]):
             for number in range(len(bounds))
         ]
         self._kinds = np.repeat(np.arange(len(bounds)), [bucket.n_batches for bucket in self.buckets])
-        total = sum(b.n_batches * b.n_clips * b.longest_s for b in self.buckets) * world
-        visited = sum(b.n_batches * b.n_clips for b in self.buckets) * world
-        self.padding_share = 1 - float(heard.mean()) * visited / total
+        inside = np.searchsorted(bounds, heard)
+        sound = [float(heard[inside == i].mean()) * b.n_batches * b.n_clips for i, b in enumerate(self.buckets)]
+        self.padding_share = 1 - sum(sound) / sum(b.n_batches * b.n_clips * b.longest_s for b in self.buckets)
         """Share of the samples in an epoch's batches that is padding, as lengths are told."""
 
     @property
