@@ -32,7 +32,7 @@ class Truth:
     damage: str = ""
     """Name of the damage; empty for a good file."""
     by_header: str = ""
-    """The note or the kind of reason that a scan of headers must give."""
+    """The notes and kinds of reason that a scan of headers may give, separated by '|'."""
     by_decoding: str = ""
     """The same of a deep scan."""
 
@@ -53,21 +53,19 @@ def write(folder: Path, n_files: int, *, every: int = 100) -> list[Truth]:
     for number in range(n_files):
         if number % FOLDER_SIZE == 0:
             (folder / f"{number // FOLDER_SIZE:04d}").mkdir(parents=True)
-        suffix = tuple(CONTAINERS)[number % len(CONTAINERS)]
-        data, n_samples, rate = variants[suffix][number // len(CONTAINERS) % N_VARIANTS]
+        damaged, turn = number % every == every - 1, number // every if number % every == every - 1 else number
+        suffix = tuple(CONTAINERS)[turn % len(CONTAINERS)]
+        data, n_samples, rate = variants[suffix][turn // len(CONTAINERS) % N_VARIANTS]
         key = f"{number // FOLDER_SIZE:04d}/{number:07d}.{suffix}"
         truth = Truth(key=key, n_samples=n_samples, sampling_rate=rate)
-        if number % every == every - 1:
-            suffix = tuple(CONTAINERS)[number // every % len(CONTAINERS)]
-            data, n_samples, rate = variants[suffix][number // every // len(CONTAINERS) % N_VARIANTS]
+        if damaged:
             ways = {**ANY_DAMAGE, **DAMAGE[suffix]}
-            name = tuple(ways)[number // every // len(CONTAINERS) % len(ways)]
+            name = tuple(ways)[turn // len(CONTAINERS) % len(ways)]
             way = ways[name]
             data, n_samples = way.spoil(data, n_samples)
-            truth = Truth(
-                key=key,
+            truth = dataclasses.replace(
+                truth,
                 n_samples=n_samples,
-                sampling_rate=rate,
                 damage=f"{suffix}: {name}",
                 by_header=way.by_header,
                 by_decoding=way.by_decoding,
@@ -109,12 +107,12 @@ def _nan(data: bytes, n_samples: int) -> tuple[bytes, int]:
 
 
 def _flip(data: bytes, n_samples: int) -> tuple[bytes, int]:
-    place = len(data) * 3 // 5
+    place = len(data) * 9 // 10  # behind an Ogg file's long headers
     return data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :], n_samples
 
 
 def _cut(data: bytes, n_samples: int) -> tuple[bytes, int]:
-    return data[: len(data) * 3 // 5], n_samples
+    return data[: len(data) * 9 // 10], n_samples
 
 
 def _cut_mp3(data: bytes, n_samples: int) -> tuple[bytes, int]:
@@ -163,13 +161,13 @@ DAMAGE = {
     "flac": {
         "cut": _Damage(lambda data, _: (_cut(data, 0)), "", "truncated"),
         "flipped": _Damage(lambda data, _: (_flip(data, 0)), "", "truncated"),
-        "header zeroed": _Damage(_patch(18, bytes(4)), "header", "header"),
+        "header zeroed": _Damage(_patch(18, bytes(4)), "unsupported", "unsupported"),
     },
     "ogg": {
-        "cut": _Damage(_cut, "cut short", "cut short"),
-        "flipped": _Damage(_flip, "", "damaged pages"),
+        "cut": _Damage(_cut, "no end mark|empty", "no end mark|empty"),
+        "flipped": _Damage(_flip, "|empty", "damaged pages|empty"),
     },
     "mp3": {
-        "cut": _Damage(_cut_mp3, "", "shorter than its header says"),
+        "cut": _Damage(_cut_mp3, "shorter than its header says", "shorter than its header says"),
     },
 }

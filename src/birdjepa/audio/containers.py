@@ -202,6 +202,17 @@ def claimed_wav_samples(read: Read, size: int) -> int | None:
     return None
 
 
+def claimed_mpeg_bytes(first_frame: bytes) -> int:
+    """Bytes from the first frame on that a Xing or Info header claims; 0 for no claim."""
+    for mark in (b"Xing", b"Info"):
+        place = first_frame.find(mark, 0, 64)
+        if place > 0:
+            flags = first_frame[place + 7]
+            field = place + 8 + 4 * (flags & 1)
+            return int.from_bytes(first_frame[field : field + 4], "big") if flags & 2 else 0
+    return 0
+
+
 def _after_id3(read: Read, size: int) -> tuple[int, int]:
     """Byte after the ID3v2 tags that the file begins with, and how many there are."""
     position = 0

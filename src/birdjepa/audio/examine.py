@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from birdjepa.audio import containers, ogg
 from birdjepa.audio.recording import AudioInfo, Recording, Source
 from birdjepa.core.errors import AudioError, InputError
 
@@ -16,7 +17,10 @@ FULL_SCALE = 0.999
 CLIPPED_SHARE = 1e-3
 """Share of samples that repeat the one before them at full scale, from which a recording counts as clipped."""
 
-NOTES = ("silent", "DC only", "clipped", "shorter than its header says")
+NOTES = ("silent", "DC only", "clipped", "shorter than its header says", "no end mark", "damaged pages")
+"""The last two are of Ogg: its last page is missing (most files so have been cut), and pages inside are damaged, which
+decoders skip.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,26 +46,51 @@ def examine(source: Source, *, deep: bool) -> Examination:
     """
     with Recording(source) as recording:
         info = recording.info()
+        found = _faults_of_container(recording, info, deep=deep)
         if not deep:
-            return Examination(info=info, n_samples=info.n_samples, notes=())
+            short = "shorter than its header says" in found and recording.container.name == "wav"
+            n_samples = recording.decoder_samples if short else info.n_samples
+            return Examination(info=info, n_samples=n_samples, notes=_noted(found))
         n_samples, n_full, low, high = 0, 0, np.inf, -np.inf
         while len(samples := recording.read(1 << 16, None)):
             n_samples += len(samples)
-            stuck = samples[1:] == samples[:-1]
-            n_full += int(np.count_nonzero(stuck & (np.abs(samples[1:]) >= FULL_SCALE)))
-
             low, high = min(low, float(samples.min())), max(high, float(samples.max()))
+            if high >= FULL_SCALE or low <= -FULL_SCALE:
+                stuck = samples[1:] == samples[:-1]
+                n_full += int(np.count_nonzero(stuck & (np.abs(samples[1:]) >= FULL_SCALE)))
         if n_samples == 0:
             raise recording.error("empty: no samples can be decoded")
     silent = max(high, -low) <= SILENT
     constant = not silent and high - low <= SILENT
-    found = {
-        "silent": silent,
-        "DC only": constant,
-        "clipped": not constant and n_full >= CLIPPED_SHARE * n_samples,
-        "shorter than its header says": n_samples < info.n_samples,
-    }
-    return Examination(info=info, n_samples=n_samples, notes=tuple(note for note in NOTES if found[note]))
+    clipped = not constant and n_full >= CLIPPED_SHARE * n_samples
+    heard = {"silent": silent, "DC only": constant, "clipped": clipped}
+    found |= {note for note, there in heard.items() if there}
+    if n_samples < info.n_samples:
+        found.add("shorter than its header says")
+    return Examination(info=info, n_samples=n_samples, notes=_noted(found))
+
+
+def _faults_of_container(recording: Recording, info: AudioInfo, *, deep: bool) -> set[str]:
+    """Notes that need no decoding."""
+    container, read, size = recording.container, recording.read_bytes, recording.size
+    found = set[str]()
+    if container.name == "wav" and recording.decoder_samples < info.n_samples:
+        found.add("shorter than its header says")
+    if container.name == "mp3" and not deep:
+        first = read(container.offset, 256)
+        frame, claimed = containers.mpeg_frame(first), containers.claimed_mpeg_bytes(first)
+        if frame is not None and claimed > size - container.offset + frame.n_bytes:  # some count a frame more
+            found.add("shorter than its header says")
+    if container.name == "ogg":
+        if not ogg.has_end(read, size):
+            found.add("no end mark")
+        if deep and not ogg.all_pages_whole(read, size):
+            found.add("damaged pages")
+    return found
+
+
+def _noted(found: set[str]) -> tuple[str, ...]:
+    return tuple(note for note in NOTES if note in found)
 
 
 def examine_file(file: tuple[str, Path], *, deep: bool) -> Examination:

@@ -147,11 +147,11 @@ class Recording:
         self._view: _View | None = None
         self._position = 0
         if isinstance(source, bytes):
-            self._data, self._size = source, len(source)
+            self._data, self.size = source, len(source)
         else:
-            self._data, self._size = b"", self._open_file(Path(source))
+            self._data, self.size = b"", self._open_file(Path(source))
         try:
-            self._container = self._recognise()
+            self.container = self._recognise()
             self._open_decoder()
         except AudioError:
             self.close()
@@ -179,14 +179,19 @@ class Recording:
     def sampling_rate(self) -> int:
         return self._file.samplerate
 
+    @property
+    def decoder_samples(self) -> int:
+        """How long the decoder believes the recording to be; of a WAV file, how much of its claim the file holds."""
+        return self._file.frames
+
     def info(self) -> AudioInfo:
         """What the header says."""
         file = self._file
         n_samples = file.frames
-        if not self._container.counted:
-            n_samples = containers.count_mpeg_samples(self._read_bytes, self._container.offset)
-        elif self._container.name == "wav":
-            n_samples = containers.claimed_wav_samples(self._read_bytes, self._size) or n_samples
+        if not self.container.counted:
+            n_samples = containers.count_mpeg_samples(self.read_bytes, self.container.offset)
+        elif self.container.name == "wav":
+            n_samples = containers.claimed_wav_samples(self.read_bytes, self.size) or n_samples
         elif n_samples == _UNKNOWN:
             n_samples = self._count()
         return AudioInfo(
@@ -297,7 +302,7 @@ class Recording:
 
     def _recognise(self) -> containers.Container:
         try:
-            return containers.recognise(self._read_bytes, self._size)
+            return containers.recognise(self.read_bytes, self.size)
         except containers.Refused as refusal:
             raise self.error(str(refusal)) from refusal
 
@@ -307,11 +312,11 @@ class Recording:
             self._decoder.close()
             self._decoder = None
         self._position = 0
-        container = self._container
+        container = self.container
         try:
             if not (container.plain and container.counted):
                 stretch = 1 if container.counted else _EXAGGERATION
-                self._view = _View(self._read_bytes, container.offset, self._size, stretch)
+                self._view = _View(self.read_bytes, container.offset, self.size, stretch)
                 self._decoder = _Decoder(cast(BinaryIO, self._view))
             elif self._descriptor is None:
                 self._decoder = _Decoder(_Memory(self._data))
@@ -334,7 +339,7 @@ class Recording:
         if self._view is not None and self._view.failure is not None:
             raise self._view.failure
 
-    def _read_bytes(self, offset: int, n_bytes: int) -> bytes:
+    def read_bytes(self, offset: int, n_bytes: int) -> bytes:
         if self._descriptor is None:
             return self._data[offset : offset + n_bytes]
         try:
