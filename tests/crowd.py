@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 
 from birdjepa.audio.containers import mpeg_frame
+from birdjepa.data.scan import ScanReport
 
 CONTAINERS = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "mp3": ("MP3", None)}
 N_VARIANTS = 12
@@ -78,6 +79,22 @@ def write(folder: Path, n_files: int, *, every: int = 100) -> list[Truth]:
 def hours(truths: list[Truth]) -> float:
     """Of sound that is there."""
     return sum(truth.n_samples / truth.sampling_rate for truth in truths) / 3600
+
+
+def wrong(truths: list[Truth], report: ScanReport) -> list[str]:
+    """What a report says other than the truth, a line per file; in a deep one lengths of good files must be exact."""
+    rows = {file.key: (";".join(file.notes), file.n_samples, file.sampling_rate) for file in report.good}
+    rows |= {file.key: (file.reason.split(":")[0], 0, 0) for file in report.refused}
+    lines = []
+    for truth in truths:
+        told, n_samples, rate = rows.get(truth.key, ("no row", 0, 0))
+        allowed = truth.by_decoding if report.deep else truth.by_header
+        exact = truth.damage or (n_samples, rate) == (truth.n_samples, truth.sampling_rate)
+        if told not in allowed.split("|") or not exact:
+            lines.append(f"{truth}: got {told!r}, {n_samples} samples at {rate} Hz")
+    if [file.key for file in report.good] != [truth.key for truth in truths if truth.key in rows and rows[truth.key][2]]:
+        lines.append("rows are not in the order of the files")
+    return lines
 
 
 def _variant(suffix: str, number: int) -> tuple[bytes, int, int]:

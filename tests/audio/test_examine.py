@@ -4,12 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from malformed import encode, sound, without_xing
+from malformed import encode, patch, sound, without_xing
 
 from birdjepa.audio.examine import examine, examine_file
 from birdjepa.core.errors import AudioError
 
 GOOD = sound(2.0)
+MP3 = encode(GOOD, kind="MP3", subtype="MPEG_LAYER_III")
+OGG = encode(sound(4.0), kind="OGG", subtype="VORBIS")
+MIDDLE = OGG.index(b"OggS", len(OGG) // 2)
+"""Where a page begins, not the last one."""
 NOTED = {
     "good": (encode(GOOD), ()),
     "full-scale sine": (encode(np.sin(np.arange(64_000) / 9).astype(np.float32)), ()),
@@ -22,7 +26,15 @@ NOTED = {
     "anti-phase": (encode(np.stack([GOOD, -GOOD], 1), subtype="FLOAT"), ("silent",)),
     "cut": (encode(GOOD)[:60_000], ("shorter than its header says",)),
     "silent and cut": (encode(0 * GOOD)[:60_000], ("silent", "shorter than its header says")),
-    "MP3 without Xing": (without_xing(encode(GOOD, kind="MP3", subtype="MPEG_LAYER_III")), ()),
+    "MP3 cut": (MP3[: len(MP3) // 2], ("shorter than its header says",)),
+    "Ogg": (OGG, ()),
+    "Ogg with a tag behind": (OGG + b"TAG" + bytes(125), ()),
+    "Ogg of two streams": (OGG + OGG, ()),
+    "Ogg cut": (OGG[: len(OGG) // 2], ("no end mark",)),
+    "Ogg cut between pages": (OGG[: OGG.rindex(b"OggS")], ("no end mark",)),
+    "Ogg flipped": (patch(OGG, len(OGG) // 2, bytes([OGG[len(OGG) // 2] ^ 1])), ("shorter than its header says", "damaged pages")),
+    "Ogg less a page": (OGG[:MIDDLE] + OGG[OGG.index(b"OggS", MIDDLE + 4) :], ("shorter than its header says", "damaged pages")),
+    "MP3 without Xing": (without_xing(MP3), ()),
 }
 
 
@@ -35,7 +47,9 @@ def test_notes(name: str) -> None:
         assert found.n_samples == (60_000 - 44) // 2
         assert found.info.n_samples == 64_000
         assert found.duration_s == found.n_samples / 32_000
-    assert examine(data, deep=False).notes == ()
+    by_header = examine(data, deep=False).notes
+    told = {"no end mark", *(["shorter than its header says"] if "Ogg" not in name else [])}
+    assert by_header == tuple(note for note in notes if note in told)
 
 
 def test_only_deep_finds_damage() -> None:

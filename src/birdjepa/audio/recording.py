@@ -149,7 +149,7 @@ class Recording:
         if isinstance(source, bytes):
             self._data, self.size = source, len(source)
         else:
-            self._data, self.size = b"", self._open_file(Path(source))
+            self._data, self.size = b"", self._open_file(source)
         try:
             self.container = self._recognise()
             self._open_decoder()
@@ -287,7 +287,7 @@ class Recording:
     def _block(self) -> int:
         return max(1, _BLOCK // self._file.channels)
 
-    def _open_file(self, path: Path) -> int:
+    def _open_file(self, path: str | Path) -> int:
         """Opens a regular file, and nothing that could block or act on being opened; returns its size."""
         try:
             _require_regular(os.stat(path).st_mode)
