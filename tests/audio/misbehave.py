@@ -54,10 +54,3 @@ def act(item: str) -> str:
 
 def double(data: bytes) -> bytes:
     return data + data
-
-
-def samples_in(data: bytes) -> int:
-    """Decodes it all."""
-    from birdjepa.audio.decode import read_samples
-
-    return len(read_samples(data)[0])

@@ -76,6 +76,8 @@ _FOREIGN = tuple(
 MAX_JUNK = 1 << 16
 """Bytes of anything that may stand between the start of an MP3 (after tags and zeros) and its first frame."""
 MAX_ZEROS = 1 << 24
+MIN_SECOND = 1 << 14
+"""Bytes behind an MP3's end, less than which are tags."""
 CHAIN = 4
 """Frame headers in a row that must agree before bytes count as MPEG audio."""
 
@@ -193,7 +195,7 @@ def claimed_wav_samples(read: Read, size: int) -> int | None:
             long_data = int.from_bytes(header[16:24], order)
         elif name == b"fmt ":
             tag, channels, bits = (int.from_bytes(header[a : a + 2], order) for a in (8, 10, 22))
-            block = channels * bits // 8 if tag in (1, 3, 6, 7, 0xFFFE) else 0
+            block = channels * ((bits + 7) // 8) if tag in (1, 3, 6, 7, 0xFFFE) else 0
         elif name == b"data":
             length = long_data if long_data and length == 0xFFFFFFFF else length
             piped = length == 0 or (length >= 0x7FFF0000 and position + 8 + length > size)
@@ -211,6 +213,16 @@ def claimed_mpeg_bytes(first_frame: bytes) -> int:
             field = place + 8 + 4 * (flags & 1)
             return int.from_bytes(first_frame[field : field + 4], "big") if flags & 2 else 0
     return 0
+
+
+def mpeg_follows(read: Read, place: int, size: int) -> bool:
+    """Another MPEG stream stands at or behind byte `place`, where the first one has ended."""
+    if size - place < MIN_SECOND:
+        return False
+    try:
+        return recognise(lambda offset, n_bytes: read(place + offset, n_bytes), size - place).name == "mp3"
+    except Refused:
+        return False
 
 
 def _after_id3(read: Read, size: int) -> tuple[int, int]:

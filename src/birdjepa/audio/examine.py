@@ -17,9 +17,10 @@ FULL_SCALE = 0.999
 CLIPPED_SHARE = 1e-3
 """Share of samples that repeat the one before them at full scale, from which a recording counts as clipped."""
 
-NOTES = ("silent", "DC only", "clipped", "shorter than its header says", "no end mark", "damaged pages")
-"""The last two are of Ogg: its last page is missing (most files so have been cut), and pages inside are damaged, which
-decoders skip.
+NOTES = ("silent", "DC only", "clipped", "shorter than its header says", "no end mark", "damaged pages", "more behind its end")
+"""`no end mark` and `damaged pages` are of Ogg: its last page is missing (most such files have been cut), and pages
+inside are damaged or missing, which decoders skip. `more behind its end`: another MP3 or Ogg stream was appended, which
+is not read.
 """
 
 
@@ -76,16 +77,20 @@ def _faults_of_container(recording: Recording, info: AudioInfo, *, deep: bool) -
     found = set[str]()
     if container.name == "wav" and recording.decoder_samples < info.n_samples:
         found.add("shorter than its header says")
-    if container.name == "mp3" and not deep:
+    if container.name == "mp3":
         first = read(container.offset, 256)
         frame, claimed = containers.mpeg_frame(first), containers.claimed_mpeg_bytes(first)
-        if frame is not None and claimed > size - container.offset + frame.n_bytes:  # some count a frame more
+        if frame is not None and claimed > size - container.offset + frame.n_bytes and not deep:  # one more is counted
             found.add("shorter than its header says")
+        if claimed and containers.mpeg_follows(read, container.offset + claimed, size):
+            found.add("more behind its end")
     if container.name == "ogg":
         if not ogg.has_end(read, size):
             found.add("no end mark")
-        if deep and not ogg.all_pages_whole(read, size):
-            found.add("damaged pages")
+        if deep:
+            pages = ogg.walk(read, size)
+            found |= {"damaged pages"} if pages.damaged else set()
+            found |= {"more behind its end"} if pages.chained else set()
     return found
 
 

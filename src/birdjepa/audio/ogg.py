@@ -7,12 +7,13 @@ zlib's.
 
 import struct
 import zlib
+from typing import NamedTuple
 
 from birdjepa.audio.containers import Read
 
 _HEADER = struct.Struct("<4sBBqIIIB")
 _LARGEST = 27 + 255 + 255 * 255
-_CONTINUED, _FIRST, _LAST = 1, 2, 4
+_FIRST, _LAST = 2, 4
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -26,31 +27,42 @@ def has_end(read: Read, size: int) -> bool:
     return place + page <= len(tail) and bool(tail[place + 5] & _LAST)
 
 
-def all_pages_whole(read: Read, size: int) -> bool:
-    """No page up to the file's last whole one has a wrong checksum, and none is missing between them."""
-    position, numbers = 0, dict[int, int]()
+class Pages(NamedTuple):
+    """What a walk over all pages finds."""
+
+    damaged: bool
+    """A page up to the last whole one has a wrong checksum, or is missing."""
+    chained: bool
+    """Another stream begins where one has ended: decoders read the first."""
+
+
+def walk(read: Read, size: int) -> Pages:
+    """Looks at every page."""
+    position, numbers, ended, chained = 0, dict[int, int](), False, False
     while position + 27 <= size:
         data = read(position, _LARGEST)
         if len(data) < 27 or data[:4] != b"OggS":
-            return data.find(b"OggS") < 0 and position > 0  # a tag behind the last page is no damage
+            return Pages(data.find(b"OggS") >= 0 or position == 0, chained)  # a tag behind the last page is no damage
         n_bytes = _page_bytes(data, 0)
         if n_bytes > len(data):
-            return True  # cut here, which `has_end` tells
+            break  # cut here, which `has_end` tells
         _, _, kind, _, stream, number, checksum, _ = _HEADER.unpack_from(data)
-        if checksum != _checksum(data[:22] + bytes(4) + data[26:n_bytes]):
-            return False
-        if not kind & _FIRST and number != numbers.get(stream, number - 1) + 1:
-            return False
+        missing = not kind & _FIRST and number != numbers.get(stream, number - 1) + 1
+        if missing or checksum != page_checksum(data[:n_bytes]):
+            return Pages(True, chained)
+        chained = chained or bool(ended and kind & _FIRST)
+        ended = ended or bool(kind & _LAST)
         numbers[stream] = number
         position += n_bytes
-    return True
+    return Pages(False, chained)
+
+
+def page_checksum(page: bytes) -> int:
+    """The checksum that a whole page should have."""
+    mirrored = zlib.crc32((page[:22] + bytes(4) + page[26:]).translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2)
 
 
 def _page_bytes(data: bytes, place: int) -> int:
     n_segments = data[place + 26]
     return 27 + n_segments + sum(data[place + 27 : place + 27 + n_segments])
-
-
-def _checksum(page: bytes) -> int:
-    mirrored = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{mirrored:032b}"[::-1], 2)
