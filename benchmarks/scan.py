@@ -135,8 +135,8 @@ def main() -> None:
                 raise RuntimeError(f"{result} rows for {len(truths)} files")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     notes += [
-        f"{len(truths)} files, {N_WORKERS} workers, {os.cpu_count()} cores; the folder walk takes {walk_s:.1f} s of each; "
-        "the command that is killed starts twice (importing torch). The loop has no isolation, and one process.",
+        f"{len(truths)} files, {N_WORKERS} workers, {os.cpu_count()} cores; the folder walk takes {walk_s:.1f} s of "
+        "each; the command that is killed starts twice (importing torch). The loop has no isolation, and one process.",
         f"Peak resident memory of this process: {peak:.0f} MiB, torch among it.",
         "Goals: 100 000 headers in under 2 minutes on 2 cores; every damage told that headers show, all by the deep "
         "scan; a kill costs no file and no more than what was in flight.",

@@ -92,7 +92,9 @@ def wrong(truths: list[Truth], report: ScanReport) -> list[str]:
         exact = truth.damage or (n_samples, rate) == (truth.n_samples, truth.sampling_rate)
         if told not in allowed.split("|") or not exact:
             lines.append(f"{truth}: got {told!r}, {n_samples} samples at {rate} Hz")
-    if [file.key for file in report.good] != [truth.key for truth in truths if truth.key in rows and rows[truth.key][2]]:
+    if [file.key for file in report.good] != [
+        truth.key for truth in truths if truth.key in rows and rows[truth.key][2]
+    ]:
         lines.append("rows are not in the order of the files")
     return lines
 
@@ -176,8 +178,8 @@ DAMAGE = {
         "not a number": _Damage(_nan, "", "not finite"),
     },
     "flac": {
-        "cut": _Damage(lambda data, _: (_cut(data, 0)), "", "truncated"),
-        "flipped": _Damage(lambda data, _: (_flip(data, 0)), "", "truncated"),
+        "cut": _Damage(lambda data, _: _cut(data, 0), "", "truncated"),
+        "flipped": _Damage(lambda data, _: _flip(data, 0), "", "truncated"),
         "header zeroed": _Damage(_patch(18, bytes(4)), "unsupported", "unsupported"),
     },
     "ogg": {

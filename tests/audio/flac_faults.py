@@ -20,7 +20,7 @@ def faults() -> dict[str, bytes]:
     return {
         "30 FLAC 01 wrong largest block": put(good, 0, struct.pack(">HH", 16, 16)),
         "31 FLAC 02 wrong largest frame": put(good, 4, b"\0\0\1\0\0\2"),
-        "32 FLAC 03 wrong bit depth": put(good, 12, bytes([good[_INFO + 12] & 0xFE | 1, good[_INFO + 13] & 0x0F | 0x70])),
+        "32 FLAC 03 wrong bit depth": put(good, 12, bytes([good[_INFO + 12] | 1, good[_INFO + 13] & 0x0F | 0x70])),
         "33 FLAC 04 wrong channels": put(good, 12, bytes([good[_INFO + 12] & 0xF1 | 2])),
         "34 FLAC 05 wrong total": put(good, 14, struct.pack(">I", 16_000)),
         "34 FLAC 05 wrong total, larger": put(good, 14, struct.pack(">I", 64_000)),

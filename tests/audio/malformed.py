@@ -88,6 +88,7 @@ def malformed() -> dict[str, tuple[bytes, str]]:
     square = np.sign(good)
     random = np.random.default_rng(3).integers(0, 256, 40_000, dtype=np.uint8).tobytes()
     syncs = b"".join(b"\xff\xfb" + random[i : i + 50] for i in range(0, 20_000, 50))
+    tar = b"a.wav".ljust(100, b"\0") + b"0000644\0" + bytes(149) + b"ustar\x0000" + bytes(247) + source
     page = b"<!DOCTYPE html>\n<html><body>404</body></html>"
     return {
         "01 no bytes": (b"", "empty"),
@@ -179,7 +180,7 @@ def malformed() -> dict[str, tuple[bytes, str]]:
         "54 PLS": (b"[playlist]\nFile1=http://127.0.0.1:9/x\n", "not audio"),
         "55 gzip": (gzip.compress(source), "not audio"),
         "55 zip": (b"PK\x03\x04" + bytes(60), "not audio"),
-        "55 tar": (b"a.wav".ljust(100, b"\0") + b"0000644\0" + bytes(149) + b"ustar\x0000" + bytes(247) + source, "not audio"),
+        "55 tar": (tar, "not audio"),
         "55 bomb": (gzip.compress(gzip.compress(bytes(1 << 24))), "not audio"),
         "55 WAV and zip": (source + b"PK\x03\x04" + bytes(60), "ok"),
         "56 exotic VOC": (b"Creative Voice File\x1a\x1a\x00" + bytes(100), "unsupported"),
@@ -245,7 +246,7 @@ def mutants(n: int, seed: int) -> list[tuple[str, bytes]]:
 
 
 def _mutant(data: bytearray, rng: np.random.Generator) -> bytes:
-    for _ in range(rng.integers(1, 12)):
+    for _ in range(1 if rng.random() < 0.5 else rng.integers(2, 12)):  # what survives once, and what is full of damage
         limit = len(data) if rng.random() < 0.5 else min(len(data), 200)  # half of the damage to headers
         place = int(rng.integers(0, max(1, limit)))
         match rng.integers(0, 5):

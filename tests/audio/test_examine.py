@@ -35,8 +35,14 @@ NOTED = {
     "Ogg of two streams": (OGG + OGG, ("more behind its end",)),
     "Ogg cut": (OGG[: len(OGG) // 2], ("no end mark",)),
     "Ogg cut between pages": (OGG[: OGG.rindex(b"OggS")], ("no end mark",)),
-    "Ogg flipped": (patch(OGG, len(OGG) // 2, bytes([OGG[len(OGG) // 2] ^ 1])), ("shorter than its header says", "damaged pages")),
-    "Ogg less a page": (OGG[:MIDDLE] + OGG[OGG.index(b"OggS", MIDDLE + 4) :], ("shorter than its header says", "damaged pages")),
+    "Ogg flipped": (
+        patch(OGG, len(OGG) // 2, bytes([OGG[len(OGG) // 2] ^ 1])),
+        ("shorter than its header says", "damaged pages"),
+    ),
+    "Ogg less a page": (
+        OGG[:MIDDLE] + OGG[OGG.index(b"OggS", MIDDLE + 4) :],
+        ("shorter than its header says", "damaged pages"),
+    ),
     "MP3 without Xing": (without_xing(MP3), ()),
 }
 

@@ -11,6 +11,7 @@ import soundfile
 
 from birdjepa.audio.decode import AUDIO_SUFFIXES
 from birdjepa.data.scan import DURATION_QUANTILES, ScanReport, scan
+from birdjepa.data.sources import open_data
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +118,55 @@ def test_nothing_to_scan() -> None:
     assert (report.n_files, report.hours, report.duration_quantiles_s()) == (0, 0, {})
 
 
+def test_names_of_all_kinds_are_rows_and_nobody_runs_them(tmp_path: Path) -> None:
+    """In tables a name that a spreadsheet would run as a formula gets a ' before it, the others stay as they are: a
+    newline within quotes, bytes that are no UTF-8 as they were.
+    """
+    names = [
+        "new\nline",
+        "-rf",
+        "=cmd()",
+        "@a",
+        "\udcff\udcfe",
+        "é",
+        "e\u0301",
+        "\u202egnp",
+        "x" * 251,
+        "a;b|$(e)`f`",
+        "\x1b[2J",
+    ]
+    folder = tmp_path / "names"
+    folder.mkdir()
+    for number, name in enumerate(names):
+        soundfile.write(folder / "a.wav", np.linspace(-0.5, 0.5, 1000 + number), 32_000)
+        (folder / "a.wav").rename(folder / f"{name}.wav")
+    files = [(f"{name}.wav", folder / f"{name}.wav") for name in names]
+    report = scan([*files, ("=gone", folder / "=gone"), ("y" * 300, folder / ("y" * 300))], n_workers=1)
+    assert [(file.key, file.n_samples) for file in report.good] == [
+        (f"{name}.wav", 1000 + i) for i, name in enumerate(names)
+    ]
+    assert [(file.key, file.reason.split(":")[0]) for file in report.refused] == [
+        ("=gone", "missing"),
+        ("y" * 300, "missing"),
+    ]
+    report.write(tmp_path)
+    with (tmp_path / "files.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        written = [row["path"] for row in csv.DictReader(file)]
+    assert written == [f"'{name}.wav" if name[0] in "=-@" else f"{name}.wav" for name in names]
+    with (tmp_path / "failures.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["path"] == "'=gone"
+    manifest = open_data(str(folder))  # the folder walk finds them, and each file has one row
+    assert scan(((key, manifest.path(row)) for row, key in enumerate(manifest.keys)), n_workers=1).n_files == len(names)
+
+
 def test_formats_edge(shared_data: Path) -> None:
-    folder = shared_data / "formats_edge"
-    files = [(str(path.relative_to(folder)), path) for path in sorted(folder.rglob("*"))]
-    report = scan([file for file in files if file[1].is_file()], n_workers=2, timeout_s=20.0)
-    assert report.n_files == sum(path.is_file() for _, path in files)
+    """A row for each of the 135 files; what is refused is a format off the allow-list, no sound or without samples."""
+    manifest = open_data(str(shared_data / "formats_edge" / "metadata.csv")).recordings()
+    files = [(key, manifest.path(row)) for row, key in enumerate(manifest.keys)]
+    report = scan(files, n_workers=2, timeout_s=20.0)
+    assert report.n_files == len(files) == 135
     assert {file.stage for file in report.refused} == {"open"}
-    suffixes = {Path(file.key).suffix.lower() for file in report.good}
-    assert suffixes <= AUDIO_SUFFIXES
-    assert all(kind in ("not audio", "unsupported", "empty") for kind in report.by_reason())
+    assert {Path(file.key).suffix.lower() for file in report.good} <= AUDIO_SUFFIXES
+    assert len(report.good) == 91
+    assert report.by_reason() == {"unsupported": 36, "not audio": 7, "empty": 1}
+    assert report.by_note() == {"DC only": 1}

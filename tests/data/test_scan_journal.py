@@ -156,16 +156,17 @@ def test_a_full_disk_ends_the_scan_with_one_line(tmp_path: Path, monkeypatch: py
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(StorageError, match=r"j cannot be written \(No space left"), Journal(tmp_path / "j", HEADER) as j:
-        monkeypatch.setattr(scan_journal.os, "write", full)
-        j.add("a", (1, 1), [])
-        j.flush()
+    with Journal(tmp_path / "j", HEADER) as journal, monkeypatch.context() as patch:
+        patch.setattr(scan_journal.os, "write", full)
+        journal.add("a", (1, 1), [])
+        with pytest.raises(StorageError, match=r"j cannot be written \(No space left"):
+            journal.flush()
 
 
 def test_hiccups_of_the_disk_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crowd.write(tmp_path, 1)
     path = tmp_path / "0000" / "0000000.wav"
-    calls, pread = [], os.pread
+    calls, pread, n_failures = [], os.pread, 0
     monkeypatch.setattr(scanning, "RETRY_S", (0.0, 0.0))
 
     def hiccup(descriptor: int, n_bytes: int, offset: int) -> bytes:
@@ -175,8 +176,9 @@ def test_hiccups_of_the_disk_are_tried_again(tmp_path: Path, monkeypatch: pytest
         return pread(descriptor, n_bytes, offset)
 
     monkeypatch.setattr(os, "pread", hiccup)
-    for n_failures, expected in ((2, 6), (9, 2)):  # cells of a good row, of a refused one
+    for failures, expected in ((2, 6), (9, 2)):  # cells of a good row, of a refused one
         calls.clear()
+        n_failures = failures
         stamp, cells = scanning.look(("a", str(path)), deep=True)
         assert stamp == (path.stat().st_size, path.stat().st_mtime_ns)
         assert len(cells) == expected
@@ -185,5 +187,5 @@ def test_hiccups_of_the_disk_are_tried_again(tmp_path: Path, monkeypatch: pytest
 
 def test_rows_are_small() -> None:
     """A million of them are some 200 MB."""
-    for kind in (scanning.ScannedFile, scanning.RefusedFile):
-        assert not hasattr(kind, "__dict__") or "__dict__" not in dir(kind)
+    for cells in ([8000, 1, 10, "WAV", "PCM_16", []], [0.0, "empty: the file has no bytes"]):
+        assert "__dict__" not in dir(scanning._row("a.wav", cells))  # slots alone

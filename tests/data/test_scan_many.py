@@ -32,7 +32,9 @@ def test_every_row_is_true(many: tuple[list[tuple[str, Path]], list[crowd.Truth]
 def test_each_damage_is_in_the_crowd_and_told(many: tuple[list[tuple[str, Path]], list[crowd.Truth]]) -> None:
     _, truths = many
     there = {truth.damage for truth in truths if truth.damage}
-    assert there == {f"{suffix}: {name}" for suffix in crowd.DAMAGE for name in {**crowd.ANY_DAMAGE, **crowd.DAMAGE[suffix]}}
+    assert there == {
+        f"{suffix}: {name}" for suffix in crowd.DAMAGE for name in {**crowd.ANY_DAMAGE, **crowd.DAMAGE[suffix]}
+    }
     assert all("" not in truth.by_decoding.split("|") for truth in truths if truth.damage)
 
 

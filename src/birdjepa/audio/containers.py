@@ -215,6 +215,33 @@ def claimed_mpeg_bytes(first_frame: bytes) -> int:
     return 0
 
 
+def flac_blocks_agree(read: Read, offset: int) -> bool:
+    """The sizes of blocks that a FLAC stream's header tells are that of its first frame: what seeking relies on, for
+    frames of one size have numbers and no times. True where frames have times.
+
+    Source: RFC 9639 sections 8.2 and 9.1.
+    """
+    streaminfo, position = read(offset + 8, 18), offset + 4
+    for _ in range(1024):
+        header = read(position, 4)
+        if len(header) < 4:
+            return False
+        position += 4 + int.from_bytes(header[1:4], "big")
+        if header[0] & 0x80:
+            break
+    frame = read(position, 8)
+    if len(frame) < 8 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
+        return False
+    if frame[1] & 1:
+        return True
+    code, extra = frame[2] >> 4, frame[5:7]
+    tabled = {1: 192, 6: extra[0] + 1, 7: int.from_bytes(extra, "big") + 1}
+    size = tabled.get(code, 576 << (code - 2) if code < 6 else 256 << (code - 8)) if code else 0
+    lowest, highest = int.from_bytes(streaminfo[:2], "big"), int.from_bytes(streaminfo[2:4], "big")
+    total = int.from_bytes(streaminfo[13:18], "big") & 0xFFFFFFFFF
+    return frame[4] == 0 and (lowest == highest == size or 0 < total <= min(size, highest))
+
+
 def mpeg_follows(read: Read, place: int, size: int) -> bool:
     """Another MPEG stream stands at or behind byte `place`, where the first one has ended."""
     if size - place < MIN_SECOND:

@@ -17,7 +17,15 @@ FULL_SCALE = 0.999
 CLIPPED_SHARE = 1e-3
 """Share of samples that repeat the one before them at full scale, from which a recording counts as clipped."""
 
-NOTES = ("silent", "DC only", "clipped", "shorter than its header says", "no end mark", "damaged pages", "more behind its end")
+NOTES = (
+    "silent",
+    "DC only",
+    "clipped",
+    "shorter than its header says",
+    "no end mark",
+    "damaged pages",
+    "more behind its end",
+)
 """`no end mark` and `damaged pages` are of Ogg: its last page is missing (most such files have been cut), and pages
 inside are damaged or missing, which decoders skip. `more behind its end`: another MP3 or Ogg stream was appended, which
 is not read.

@@ -47,12 +47,12 @@ def walk(read: Read, size: int) -> Pages:
         if n_bytes > len(data):
             break  # cut here, which `has_end` tells
         _, _, kind, _, stream, number, checksum, _ = _HEADER.unpack_from(data)
-        missing = not kind & _FIRST and number != numbers.get(stream, number - 1) + 1
-        if missing or checksum != page_checksum(data[:n_bytes]):
+        due = number if kind & _FIRST else numbers.get(stream, number)
+        if number != due or checksum != page_checksum(data[:n_bytes]):
             return Pages(True, chained)
         chained = chained or bool(ended and kind & _FIRST)
         ended = ended or bool(kind & _LAST)
-        numbers[stream] = number
+        numbers[stream] = number + 1
         position += n_bytes
     return Pages(False, chained)
 

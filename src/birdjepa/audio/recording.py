@@ -8,7 +8,8 @@ sample with an empty bit reservoir: low bit rates came back wrong by 0.4 of full
 8 frames early, on the decoder's own period, and what was asked for equals the whole decode within 1e-6 of full scale
 (MPEG-1 with LAME's tag: bit for bit). In Opus the prediction fades over a second or two (wrong by 0.002 at first), so
 seeks land that much early. A seek in a long MP3 walks all frame headers before it, some 50 microseconds a second of
-sound: read hours-long MP3s from first to last, or convert them.
+sound: read hours-long MP3s from first to last, or convert them. Codecs in which seeking goes wrong once a file is
+damaged (ALAC, G.72x and the like; FLAC whose header is wrong about its blocks) are decoded from the start.
 
 An MP3 without a Xing header is opened through a view that exaggerates its size: libsndfile would estimate its length
 from the first frame and stop there. One whose Xing header counts too few frames (two MP3s joined by `cat`) is read as
@@ -58,6 +59,11 @@ _BLOCK = 1 << 16
 _MPEG_PERIOD = 4608
 """Output samples after which mpg123's synthesis filter is back in phase: 4 frames of MPEG-1, 8 of MPEG-2."""
 _OPUS_PREROLL_S = 2
+_ADPCM = ("IMA_ADPCM", "MS_ADPCM")
+_ADPCM_PREROLL = 1 << 16
+"""Samples, more than a block: the decoder fills up a last block that was cut with what it decoded before."""
+_SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS")
+"""Beginnings of subtypes (beside those above) in which seeking is sure even where a file is damaged."""
 _EXAGGERATION = 40
 """Highest over lowest bit rate of an MP3 (320 / 8 kbit/s): how far a length estimated from one frame can fall short."""
 
@@ -220,23 +226,33 @@ class Recording:
         if start == self._position:
             return
         landing = self._landing(start)
+        if landing is None:
+            if start < self._position:
+                self._open_decoder()
+            landing = self._position
         try:
             if landing > self._file.frames:
                 raise self.error("too short: the recording ends before this point", start)
-            self._position = self._file.seek(landing)
+            self._position = self._file.seek(landing) if landing != self._position else landing
         except soundfile.SoundFileError:
             self._open_decoder()
         while self._position < start and len(self._decode(min(start - self._position, self._block))):
             pass
 
-    def _landing(self, start: int) -> int:
-        """Where the decoder must begin for sample `start` to come out as in a decode of the whole."""
+    def _landing(self, start: int) -> int | None:
+        """Where the decoder must begin for sample `start` to come out as in a decode of the whole; None to go on from
+        where it is.
+        """
         if self._file.subtype.startswith("MPEG"):
             n_periods, delay = (2, 0) if self.sampling_rate > 24_000 else (4, 1105)  # LAME's delay shifts short frames
             return max(0, (start // _MPEG_PERIOD - n_periods) * _MPEG_PERIOD - delay)
         if self._file.subtype == "OPUS":
             return max(0, start - _OPUS_PREROLL_S * self.sampling_rate)
-        return start
+        if self._file.subtype in _ADPCM:
+            return max(0, start - _ADPCM_PREROLL)
+        if self._file.format == "FLAC" and not containers.flac_blocks_agree(self.read_bytes, self.container.offset):
+            return None
+        return start if self._file.subtype.startswith(_SEEKABLE) else None
 
     def read(self, n_samples: int, channel: int | None) -> Float[np.ndarray, " s"]:
         """The next n_samples in mono; fewer only at the recording's end."""
@@ -257,7 +273,9 @@ class Recording:
             frames = self._file.read(n_frames, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             self._raise_failure()
-            raise self.error(f"truncated: undecodable from sample {self._position} on ({_detail(error)})") from error
+            detail = _detail(error)
+            undecodable = f"truncated: undecodable from sample {self._position} on ({detail})"
+            raise self.error(f"io: {detail}" if _may_pass(detail) else undecodable) from error
         self._raise_failure()
         self._position += len(frames)
         return frames
@@ -333,6 +351,8 @@ class Recording:
             raise self.error(f"rate: the header says {file.samplerate} Hz, {MIN_RATE} to {MAX_RATE} Hz are read")
         if file.frames <= 0:
             raise self.error("empty: there is a header but no samples")
+        if file.format == "AU":  # begins to read behind its 24 bytes of header, even where that says less
+            file.seek(0)
 
     def _raise_failure(self) -> None:
         """Raises what went wrong while libsndfile was reading through the view: exceptions cannot cross it."""
@@ -398,10 +418,18 @@ def _open_reason(error: Exception) -> str:
 def _header_reason(error: Exception) -> str:
     """Names why libsndfile would not open the content."""
     detail = _detail(error)
+    if _may_pass(detail):
+        return f"io: {detail}"
     if "SF_INFO struct incomplete" in detail:
         return "header: the sampling rate, the number of channels or the length makes no sense"
     unsupported = any(word in detail.lower() for word in ("unimplemented", "unsupported", "not supported", "unknown"))
     return f"{'unsupported' if unsupported else 'header'}: {detail}"
+
+
+def _may_pass(detail: str) -> bool:
+    """libsndfile met an error of the disk or the network."""
+    numbers = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN)
+    return "system error" in detail.lower() and any(os.strerror(number) in detail for number in numbers)
 
 
 def _detail(error: Exception) -> str:

@@ -113,7 +113,7 @@ def open_journal(arguments: ScanArguments) -> Journal | None:
 
 
 class Progress:
-    """Files done, a second, and the time left: one line that is overwritten in a terminal, a line a minute elsewhere."""
+    """Files done, a second, and the time left: one line that is overwritten in a terminal, elsewhere one a minute."""
 
     def __init__(self, n_files: int) -> None:
         self._n_files = n_files

@@ -153,9 +153,15 @@ def scan(
     good: list[ScannedFile] = []
     refused: list[RefusedFile] = []
     rows = _Rows(files, journal, timeout_s)
+
+    def stopped() -> bool:
+        if journal is not None:
+            journal.beat()
+        return stop()
+
     with IsolatedWorkers(n_workers, timeout_s=timeout_s, memory_bytes=memory_bytes) as workers:
         look_deep = functools.partial(look, deep=deep)
-        found = workers.map(look_deep, rows.unknown(), name=lambda file: file[1], batch=BATCH, stop=stop)
+        found = workers.map(look_deep, rows.unknown(), name=lambda file: file[1], batch=BATCH, stop=stopped)
         for row in rows.merged(found):
             if isinstance(row, ScannedFile):
                 good.append(row)

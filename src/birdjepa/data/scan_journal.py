@@ -79,9 +79,14 @@ class Journal:
         return found if (size, changed) == stamp else None
 
     def add(self, key: str, stamp: Stamp, found: Sequence[Any]) -> None:
-        """Notes what was found; on disk a second later."""
+        """Notes what was found."""
         self._waiting.append(json.dumps([key, *stamp, found], separators=(",", ":")).encode() + b"\n")
-        if len(self._waiting) >= _BLOCK_ROWS or time.monotonic() - self._written > _BLOCK_S:
+        if len(self._waiting) >= _BLOCK_ROWS:
+            self.flush()
+
+    def beat(self) -> None:
+        """Appends what waits, if the last time was a second ago: to be called every now and then."""
+        if self._waiting and time.monotonic() - self._written > _BLOCK_S:
             self.flush()
 
     def flush(self) -> None:
