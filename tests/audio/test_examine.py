@@ -15,6 +15,14 @@ LONG_MP3 = encode(sound(6.0), kind="MP3", subtype="MPEG_LAYER_III")
 OGG = encode(sound(4.0), kind="OGG", subtype="VORBIS")
 MIDDLE = OGG.index(b"OggS", len(OGG) // 2)
 """Where a page begins, not the last one."""
+CUT = (
+    ("W64", "W64", "PCM_16"),
+    ("AIFF", "AIFF", "PCM_24"),
+    ("AU", "AU", "ULAW"),
+    ("RF64", "RF64", "PCM_16"),
+    ("IMA ADPCM", "WAV", "IMA_ADPCM"),
+    ("MS ADPCM", "WAV", "MS_ADPCM"),
+)
 NOTED = {
     "good": (encode(GOOD), ()),
     "full-scale sine": (encode(np.sin(np.arange(64_000) / 9).astype(np.float32)), ()),
@@ -28,6 +36,12 @@ NOTED = {
     "cut": (encode(GOOD)[:60_000], ("shorter than its header says",)),
     "silent and cut": (encode(0 * GOOD)[:60_000], ("silent", "shorter than its header says")),
     "MP3 cut": (MP3[: len(MP3) // 2], ("shorter than its header says",)),
+    **{
+        f"{name} cut": (whole[: len(whole) * 2 // 3], ("shorter than its header says",))
+        for name, whole in {name: encode(GOOD, kind=kind, subtype=subtype) for name, kind, subtype in CUT}.items()
+    },
+    **{f"{name} whole": (encode(GOOD, kind=kind, subtype=subtype), ()) for name, kind, subtype in CUT},
+    "AU of a pipe": (patch(encode(GOOD, kind="AU"), 8, b"\xff" * 4)[:60_000], ()),
     "MP3 and another": (LONG_MP3 + LONG_MP3, ("more behind its end",)),
     "MP3 and a long tag": (LONG_MP3 + b"APETAGEX" + bytes(30_000), ()),
     "Ogg": (OGG, ()),

@@ -204,6 +204,30 @@ def claimed_wav_samples(read: Read, size: int) -> int | None:
     return None
 
 
+def ends_early(read: Read, size: int, name: str) -> bool:
+    """The part of a WAV, W64, AIFF or AU file that holds the sound claims to end behind the file's end.
+
+    What writers into a pipe leave is no claim, as in `claimed_wav_samples`.
+    """
+    if name == "au":
+        head = read(0, 12)
+        order = "big" if head[:1] == b"." else "little"
+        begin, length = int.from_bytes(head[4:8], order), int.from_bytes(head[8:12], order)
+        return 0 < length < 0x7FFF0000 and begin + length > size
+    order = "big" if name == "aiff" or read(0, 4) == b"RIFX" else "little"
+    position, n_name, n_size, padding = (40, 16, 8, 8) if name == "w64" else (12, 4, 4, 2)
+    for _ in range(64):
+        header = read(position, n_name + n_size)
+        if len(header) < n_name + n_size:
+            return False
+        length = int.from_bytes(header[n_name:], order) - (len(header) if name == "w64" else 0)
+        position += len(header) + max(0, length)
+        if header[:4] in (b"data", b"SSND"):
+            return position > size and (name == "w64" or length < 0x7FFF0000)
+        position += -length % padding
+    return False
+
+
 def claimed_mpeg_bytes(first_frame: bytes) -> int:
     """Bytes from the first frame on that a Xing or Info header claims; 0 for no claim."""
     for mark in (b"Xing", b"Info"):

@@ -57,8 +57,8 @@ def examine(source: Source, *, deep: bool) -> Examination:
         info = recording.info()
         found = _faults_of_container(recording, info, deep=deep)
         if not deep:
-            short = "shorter than its header says" in found and recording.container.name == "wav"
-            n_samples = recording.decoder_samples if short else info.n_samples
+            is_wav = recording.container.name == "wav"  # whose claim is told where others' is trimmed
+            n_samples = min(info.n_samples, recording.decoder_samples) if is_wav else info.n_samples
             return Examination(info=info, n_samples=n_samples, notes=_noted(found))
         n_samples, n_full, low, high = 0, 0, np.inf, -np.inf
         while len(samples := recording.read(1 << 16, None)):
@@ -83,7 +83,11 @@ def _faults_of_container(recording: Recording, info: AudioInfo, *, deep: bool) -
     """Notes that need no decoding."""
     container, read, size = recording.container, recording.read_bytes, recording.size
     found = set[str]()
-    if container.name == "wav" and recording.decoder_samples < info.n_samples:
+    short = container.name == "wav" and recording.decoder_samples < info.n_samples
+    compressed = not info.subtype.startswith(("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW"))
+    if container.name in ("w64", "aiff", "au") or (container.name == "wav" and compressed):
+        short = containers.ends_early(read, size, container.name)
+    if short:
         found.add("shorter than its header says")
     if container.name == "mp3":
         first = read(container.offset, 256)
