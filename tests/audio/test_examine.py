@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from malformed import encode, patch, sound, without_xing
 
+from birdjepa.audio import containers
 from birdjepa.audio.examine import examine, examine_file
 from birdjepa.core.errors import AudioError
 
@@ -73,6 +74,16 @@ def test_notes(name: str) -> None:
     by_header = examine(data, deep=False).notes
     told = {"no end mark"} if "Ogg" in name else {"shorter than its header says", "more behind its end"}
     assert by_header == tuple(note for note in notes if note in told)
+
+
+def test_sizes_that_no_system_call_takes(tmp_path: Path) -> None:
+    """A mutant found this one: a chunk of 2^63 bytes before the sound."""
+    w64 = encode(GOOD, kind="W64")
+    path = tmp_path / "a.w64"
+    path.write_bytes(patch(w64, 56, b"\xff" * 7 + b"\x7f"))
+    with pytest.raises(AudioError, match="header:"):
+        examine(path, deep=True)
+    assert not containers.ends_early(lambda offset, n: w64[offset : offset + n], len(w64), "w64")
 
 
 def test_only_deep_finds_damage() -> None:

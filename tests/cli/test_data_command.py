@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -62,17 +63,17 @@ def test_scan_goes_on_after_signals_and_kills(slow, tmp_path, capsys):
     with subprocess.Popen([*COMMAND, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
         wait_for_rows(out, 3)
         killed.kill()
-    assert rows_known(out) == 3  # the fourth waits with the fifth
+    assert rows_known(out) in (3, 4)  # the fourth may be on its way together with the fifth
     assert sorted(path.suffix for path in out.iterdir()) == [".journal"]
     asker = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
     asker.start()
     assert cli.main(command) == 75
     told = capsys.readouterr().err
-    assert "which knows 3 files" in told
-    assert "stopped by SIGTERM after 3 of 5 files: go on by running it again" in told
+    assert re.search("which knows [34] files", told)
+    assert re.search("stopped by SIGTERM after [34] of 5 files: go on by running it again", told)
     last.write_bytes((folder / "000.wav").read_bytes())
     assert cli.main(command) == 3
-    assert "which knows 3 files" in capsys.readouterr().err
+    assert re.search("which knows [34] files", capsys.readouterr().err)
     assert {path.name for path in out.iterdir()} == {"failures.csv", "files.csv"}
     with (out / "files.csv").open(newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == ["000.wav", "001.wav", "002.wav", "zzz.wav"]

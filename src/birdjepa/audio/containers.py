@@ -259,8 +259,8 @@ def flac_blocks_agree(read: Read, offset: int) -> bool:
     if frame[1] & 1:
         return True
     code, extra = frame[2] >> 4, frame[5:7]
-    tabled = {1: 192, 6: extra[0] + 1, 7: int.from_bytes(extra, "big") + 1}
-    size = tabled.get(code, 576 << (code - 2) if code < 6 else 256 << (code - 8)) if code else 0
+    sizes = (0, 192, 576, 1152, 2304, 4608, extra[0] + 1, int.from_bytes(extra, "big") + 1)
+    size = sizes[code] if code < 8 else 256 << (code - 8)
     lowest, highest = int.from_bytes(streaminfo[:2], "big"), int.from_bytes(streaminfo[2:4], "big")
     total = int.from_bytes(streaminfo[13:18], "big") & 0xFFFFFFFFF
     return frame[4] == 0 and (lowest == highest == size or 0 < total <= min(size, highest))

@@ -132,7 +132,8 @@ class IsolatedWorkers:
         for worker in [worker for worker in self._workers if not worker.busy]:
             if worker.prepare(function):
                 return worker
-            self._workers.remove(worker)  # died while idle
+            worker.kill()  # died while idle
+            self._workers.remove(worker)
         worker = _Worker(self._memory_bytes)
         self._workers.append(worker)
         if not worker.prepare(function):
