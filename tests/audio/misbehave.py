@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +14,12 @@ from birdjepa.core.errors import AudioError
 
 def act(item: str) -> str:
     """Does what the item says; other items come back in capitals."""
+    if item.startswith("once ") and not Path(item[5:]).exists():
+        Path(item[5:]).touch()
+        ctypes.string_at(0)
     match item:
+        case "nap":
+            time.sleep(0.1)
         case "segfault":
             ctypes.string_at(0)
         case "exit":
@@ -48,10 +54,3 @@ def act(item: str) -> str:
 
 def double(data: bytes) -> bytes:
     return data + data
-
-
-def samples_in(data: bytes) -> int:
-    """Decodes it all."""
-    from birdjepa.audio.decode import read_samples
-
-    return len(read_samples(data)[0])

@@ -4,6 +4,7 @@ import csv
 import os
 import pickle
 import random
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,13 @@ from pathlib import Path
 import malformed
 import numpy as np
 import pytest
+import soundfile
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from malformed import encode, sound, without_xing
 
+from birdjepa.audio import containers, recording
 from birdjepa.audio.decode import AUDIO_SUFFIXES, KINDS, probe, read_clip, read_samples, resample, stream_samples
 from birdjepa.core.errors import AudioError
 
@@ -244,6 +247,28 @@ def test_sparse_rf64_of_5_gib_is_cheap(tmp_path: Path) -> None:
     assert probe(path).n_samples == n_bytes // 2
     crop, _ = read_samples(path, n_bytes // 2 - 1000, 5000)
     assert len(crop) == 1000
+
+
+@pytest.mark.parametrize("sizes", [(4096, 4096), (16, 4096), (4096, 4099), (192, 192)])
+@pytest.mark.parametrize("behind_id3", [False, True])
+def test_flac_that_is_wrong_about_its_blocks_gives_the_right_stretch(sizes: tuple[int, int], behind_id3: bool) -> None:
+    """libFLAC would seek to another place, without a word."""
+    flac = encode(sound(1.0), kind="FLAC")
+    assert struct.unpack(">HH", flac[8:12]) == (4096, 4096)
+    wrong = (malformed.id3(99) if behind_id3 else b"") + malformed.patch(flac, 8, struct.pack(">HH", *sizes))
+    agree = containers.flac_blocks_agree(lambda offset, n: wrong[offset : offset + n], 109 if behind_id3 else 0)
+    assert agree == (sizes == (4096, 4096))
+    crops_equal_slices(wrong, 0.0, n=40)
+
+
+@pytest.mark.parametrize("method", ["__init__", "read"])
+def test_an_error_of_the_disk_is_no_damage(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise soundfile.SoundFileRuntimeError("System error : Input/output error.")
+
+    monkeypatch.setattr(recording._Decoder, method, fail)
+    with pytest.raises(AudioError, match="io: System error : Input/output error"):
+        read_samples(encode(sound(0.1)))
 
 
 def test_things_that_are_no_files(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
-import malformed
 import pytest
-from misbehave import act, double, samples_in
+from misbehave import act, double
 
 from birdjepa.audio.isolate import IsolatedWorkers
 from birdjepa.core.errors import AudioError
@@ -43,6 +43,43 @@ def test_bad_items_cost_only_themselves(workers: IsolatedWorkers) -> None:
             assert result.reason.startswith(BAD[item])
         else:
             assert result == item.upper()
+
+
+def test_bad_items_in_batches_cost_only_themselves(workers: IsolatedWorkers) -> None:
+    """The workers' batches have grown long before the first bad item comes."""
+    few = (bad for bad in BAD if bad != "spin")
+    items = [f"item {i}" for i in range(300)]
+    for number, bad in enumerate(few):
+        items[200 + 7 * number] = bad
+    results = list(workers.map(act, items, batch=64))
+    assert [item for item, _ in results] == items
+    for item, result in results:
+        if item in BAD:
+            assert isinstance(result, AudioError)
+            assert result.reason.startswith(BAD[item])
+        else:
+            assert result == item.upper()
+
+
+def test_a_crash_that_does_not_repeat_costs_nothing(workers: IsolatedWorkers, tmp_path: Path) -> None:
+    items = [*map(str, range(50)), f"once {tmp_path / 'crashed'}", *map(str, range(50))]
+    assert [result for _, result in workers.map(act, items, batch=16)] == [item.upper() for item in items]
+    assert (tmp_path / "crashed").exists()
+
+
+def test_an_item_has_its_own_time_whatever_is_in_its_batch() -> None:
+    """12 items of 0.1 s travel together after many quick ones, and none is late at 0.6 s."""
+    with IsolatedWorkers(1, timeout_s=0.6) as pool:
+        items = ["x"] * 200 + ["nap"] * 12
+        assert [result for _, result in pool.map(act, items, batch=256)] == [item.upper() for item in items]
+
+
+def test_a_map_that_is_told_to_stop_does_not_wait(workers: IsolatedWorkers) -> None:
+    started = time.monotonic()
+    stop = lambda: time.monotonic() > started + 0.3  # noqa: E731
+    assert list(workers.map(act, ["hang", "x"], stop=stop)) == []
+    assert time.monotonic() < started + 1.3
+    assert list(workers.map(act, ["x"])) == [("x", "X")]
 
 
 def test_errors_of_input_are_results(workers: IsolatedWorkers) -> None:
@@ -92,6 +129,8 @@ def test_settings_are_checked() -> None:
         IsolatedWorkers(0)
     with pytest.raises(ValueError, match="timeout_s must be > 0"):
         IsolatedWorkers(1, timeout_s=0.0)
+    with pytest.raises(ValueError, match="batch must be 1 to"), IsolatedWorkers(1) as pool:
+        next(pool.map(act, ["x"], batch=0))
 
 
 ORPHAN = """
@@ -138,15 +177,3 @@ def test_noise_of_libraries_is_dropped() -> None:
     script = ORPHAN.format(path=sys.path, last="noise")
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stderr in ("python message\n", "python message\n" * 2)
-
-
-def test_mutants_never_reach_the_parent(workers: IsolatedWorkers) -> None:
-    files = malformed.mutants(300, seed=1)
-    started = time.monotonic()
-    results = list(workers.map(samples_in, files, name=lambda _: "mutant"))
-    assert len(results) == 300
-    assert all(isinstance(result, int | AudioError) for _, result in results)
-    refused = [result.reason for _, result in results if isinstance(result, AudioError)]
-    assert 30 < len(refused) < 270  # damage of both kinds: fatal and survivable
-    assert all("\n" not in reason and ":" in reason for reason in refused)
-    assert time.monotonic() - started < 60

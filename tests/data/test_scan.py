@@ -11,6 +11,9 @@ import soundfile
 
 from birdjepa.audio.decode import AUDIO_SUFFIXES
 from birdjepa.data.scan import DURATION_QUANTILES, ScanReport, scan
+from birdjepa.data.scan_journal import Journal
+from birdjepa.data.sources import open_data
+from tests.data.test_shards import WRITERS
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +41,11 @@ def deep(collection: list[tuple[str, Path]]) -> ScanReport:
 
 
 def test_one_row_per_file(collection: list[tuple[str, Path]], deep: ScanReport) -> None:
-    keys = [file.key for file in deep.good] + [file.key for file in deep.refused]
+    keys = [file.key for file in deep.good] + [file.path for file in deep.refused]
     assert sorted(keys) == sorted(key for key, _ in collection)
     assert deep.n_files == 9
     assert [file.key for file in deep.good] == ["B.FLAC", "a.wav", "c.wav", "d.wav"]
-    assert {file.key: (file.stage, file.reason.split(":")[0]) for file in deep.refused} == {
+    assert {file.path: (file.stage, file.reason.split(":")[0]) for file in deep.refused} == {
         "=i.wav": ("open", "not a file"),
         "e.flac": ("decode", "truncated"),
         "f.mp3": ("open", "not audio"),
@@ -70,9 +73,9 @@ def test_same_with_more_workers(collection: list[tuple[str, Path]], deep: ScanRe
 
 def test_headers_only(collection: list[tuple[str, Path]]) -> None:
     report = scan(collection, n_workers=1, deep=False)
-    assert [file.key for file in report.refused] == ["=i.wav", "f.mp3", "g.wav"]
-    assert {file.key: file.n_samples for file in report.good}["d.wav"] == 32_000  # the header's claim
-    assert report.by_note() == {}
+    assert [file.path for file in report.refused] == ["=i.wav", "f.mp3", "g.wav"]
+    assert {file.key: file.n_samples for file in report.good}["d.wav"] == 10_000  # not the claim of 32 000
+    assert report.by_note() == {"shorter than its header says": 1}
 
 
 def test_written_tables(deep: ScanReport, tmp_path: Path) -> None:
@@ -108,7 +111,7 @@ def test_slow_and_greedy_files_cost_one_row(tmp_path: Path) -> None:
     files = [(name, tmp_path / name) for name in ("short.wav", "long.wav", "short.wav")]
     report = scan(files, n_workers=1, timeout_s=0.25)
     assert [file.key for file in report.good] == ["short.wav", "short.wav"]
-    assert [(file.key, file.stage) for file in report.refused] == [("long.wav", "worker")]
+    assert [(file.path, file.stage) for file in report.refused] == [("long.wav", "worker")]
     assert report.refused[0].reason.startswith("decoder timed out:")
 
 
@@ -117,12 +120,69 @@ def test_nothing_to_scan() -> None:
     assert (report.n_files, report.hours, report.duration_quantiles_s()) == (0, 0, {})
 
 
+def test_names_of_all_kinds_are_rows_and_nobody_runs_them(tmp_path: Path) -> None:
+    """In tables a name that a spreadsheet would run as a formula gets a ' before it, the others stay as they are: a
+    newline within quotes, bytes that are no UTF-8 as they were.
+    """
+    names = [
+        "new\nline",
+        "-rf",
+        "=cmd()",
+        "@a",
+        "\udcff\udcfe",
+        "é",
+        "e\u0301",
+        "\u202egnp",
+        "x" * 251,
+        "a;b|$(e)`f`",
+        "\x1b[2J",
+    ]
+    folder = tmp_path / "names"
+    folder.mkdir()
+    for number, name in enumerate(names):
+        soundfile.write(folder / "a.wav", np.linspace(-0.5, 0.5, 1000 + number), 32_000)
+        (folder / "a.wav").rename(folder / f"{name}.wav")
+    files = [(f"{name}.wav", folder / f"{name}.wav") for name in names]
+    report = scan([*files, ("=gone", folder / "=gone"), ("y" * 300, folder / ("y" * 300))], n_workers=1)
+    assert [(file.key, file.n_samples) for file in report.good] == [
+        (f"{name}.wav", 1000 + i) for i, name in enumerate(names)
+    ]
+    assert [(file.path, file.reason.split(":")[0]) for file in report.refused] == [
+        ("=gone", "missing"),
+        ("y" * 300, "missing"),
+    ]
+    report.write(tmp_path)
+    with (tmp_path / "files.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        written = [row["path"] for row in csv.DictReader(file)]
+    assert written == [f"'{name}.wav" if name[0] in "=-@" else f"{name}.wav" for name in names]
+    with (tmp_path / "failures.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["path"] == "'=gone"
+    manifest = open_data(str(folder))  # the folder walk finds them, and each file has one row
+    assert scan(((key, manifest.path(row)) for row, key in enumerate(manifest.keys)), n_workers=1).n_files == len(names)
+
+
 def test_formats_edge(shared_data: Path) -> None:
-    folder = shared_data / "formats_edge"
-    files = [(str(path.relative_to(folder)), path) for path in sorted(folder.rglob("*"))]
-    report = scan([file for file in files if file[1].is_file()], n_workers=2, timeout_s=20.0)
-    assert report.n_files == sum(path.is_file() for _, path in files)
+    """A row for each of the 135 files; what is refused is a format off the allow-list, no sound or without samples."""
+    manifest = open_data(str(shared_data / "formats_edge" / "metadata.csv")).recordings()
+    files = [(key, manifest.path(row)) for row, key in enumerate(manifest.keys)]
+    report = scan(files, n_workers=2, timeout_s=20.0)
+    assert report.n_files == len(files) == 135
     assert {file.stage for file in report.refused} == {"open"}
-    suffixes = {Path(file.key).suffix.lower() for file in report.good}
-    assert suffixes <= AUDIO_SUFFIXES
-    assert all(kind in ("not audio", "unsupported", "empty") for kind in report.by_reason())
+    assert {Path(file.key).suffix.lower() for file in report.good} <= AUDIO_SUFFIXES
+    assert len(report.good) == 91
+    assert report.by_reason() == {"unsupported": 36, "not audio": 7, "empty": 1}
+    assert report.by_note() == {"DC only": 1}
+
+
+def test_recordings_in_shards_are_scanned_where_they_lie(tmp_path):
+    for kind in ("tar", "parquet"):
+        WRITERS[kind](tmp_path / f"x.{kind}", range(4))
+        manifest = open_data(str(tmp_path / f"x.{kind}"))
+        files = [(key, manifest.source(row)) for row, key in enumerate(manifest.keys)]
+        with Journal(tmp_path / f"{kind}.journal", {}) as journal:
+            report = scan(files, journal=journal)
+        assert [file.duration_s for file in report.good] == [0.5] * 4
+        assert [file.key for file in report.good] == manifest.keys
+        with Journal(tmp_path / f"{kind}.journal", {}) as journal:
+            assert journal.n_known == 4
+            assert scan(files, journal=journal) == report

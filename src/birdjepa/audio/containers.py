@@ -76,6 +76,8 @@ _FOREIGN = tuple(
 MAX_JUNK = 1 << 16
 """Bytes of anything that may stand between the start of an MP3 (after tags and zeros) and its first frame."""
 MAX_ZEROS = 1 << 24
+MIN_SECOND = 1 << 14
+"""Bytes behind an MP3's end, less than which are tags."""
 CHAIN = 4
 """Frame headers in a row that must agree before bytes count as MPEG audio."""
 
@@ -193,13 +195,85 @@ def claimed_wav_samples(read: Read, size: int) -> int | None:
             long_data = int.from_bytes(header[16:24], order)
         elif name == b"fmt ":
             tag, channels, bits = (int.from_bytes(header[a : a + 2], order) for a in (8, 10, 22))
-            block = channels * bits // 8 if tag in (1, 3, 6, 7, 0xFFFE) else 0
+            block = channels * ((bits + 7) // 8) if tag in (1, 3, 6, 7, 0xFFFE) else 0
         elif name == b"data":
             length = long_data if long_data and length == 0xFFFFFFFF else length
             piped = length == 0 or (length >= 0x7FFF0000 and position + 8 + length > size)
             return None if piped or not block else length // block
         position += 8 + length + length % 2
     return None
+
+
+def ends_early(read: Read, size: int, name: str) -> bool:
+    """The part of a WAV, W64, AIFF or AU file that holds the sound claims to end behind the file's end.
+
+    What writers into a pipe leave is no claim, as in `claimed_wav_samples`.
+    """
+    if name == "au":
+        head = read(0, 12)
+        order = "big" if head[:1] == b"." else "little"
+        begin, length = int.from_bytes(head[4:8], order), int.from_bytes(head[8:12], order)
+        return 0 < length < 0x7FFF0000 and begin + length > size
+    order = "big" if name == "aiff" or read(0, 4) == b"RIFX" else "little"
+    position, n_name, n_size, padding = (40, 16, 8, 8) if name == "w64" else (12, 4, 4, 2)
+    for _ in range(64):
+        header = read(position, n_name + n_size)
+        if len(header) < n_name + n_size:
+            return False
+        length = int.from_bytes(header[n_name:], order) - (len(header) if name == "w64" else 0)
+        position += len(header) + max(0, length)
+        if header[:4] in (b"data", b"SSND"):
+            return position > size and (name == "w64" or length < 0x7FFF0000)
+        position += -length % padding
+    return False
+
+
+def claimed_mpeg_bytes(first_frame: bytes) -> int:
+    """Bytes from the first frame on that a Xing or Info header claims; 0 for no claim."""
+    for mark in (b"Xing", b"Info"):
+        place = first_frame.find(mark, 0, 64)
+        if place > 0:
+            flags = first_frame[place + 7]
+            field = place + 8 + 4 * (flags & 1)
+            return int.from_bytes(first_frame[field : field + 4], "big") if flags & 2 else 0
+    return 0
+
+
+def flac_blocks_agree(read: Read, offset: int) -> bool:
+    """The sizes of blocks that a FLAC stream's header tells are that of its first frame: what seeking relies on, for
+    frames of one size have numbers and no times. True where frames have times.
+
+    Source: RFC 9639 sections 8.2 and 9.1.
+    """
+    streaminfo, position = read(offset + 8, 18), offset + 4
+    for _ in range(1024):
+        header = read(position, 4)
+        if len(header) < 4:
+            return False
+        position += 4 + int.from_bytes(header[1:4], "big")
+        if header[0] & 0x80:
+            break
+    frame = read(position, 8)
+    if len(frame) < 8 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
+        return False
+    if frame[1] & 1:
+        return True
+    code, extra = frame[2] >> 4, frame[5:7]
+    sizes = (0, 192, 576, 1152, 2304, 4608, extra[0] + 1, int.from_bytes(extra, "big") + 1)
+    size = sizes[code] if code < 8 else 256 << (code - 8)
+    lowest, highest = int.from_bytes(streaminfo[:2], "big"), int.from_bytes(streaminfo[2:4], "big")
+    total = int.from_bytes(streaminfo[13:18], "big") & 0xFFFFFFFFF
+    return frame[4] == 0 and (lowest == highest == size or 0 < total <= min(size, highest))
+
+
+def mpeg_follows(read: Read, place: int, size: int) -> bool:
+    """Another MPEG stream stands at or behind byte `place`, where the first one has ended."""
+    if size - place < MIN_SECOND:
+        return False
+    try:
+        return recognise(lambda offset, n_bytes: read(place + offset, n_bytes), size - place).name == "mp3"
+    except Refused:
+        return False
 
 
 def _after_id3(read: Read, size: int) -> tuple[int, int]:

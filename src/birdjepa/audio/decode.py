@@ -17,7 +17,8 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-from birdjepa.audio.recording import KINDS, AudioInfo, Recording, Source
+from birdjepa.audio.recording import KINDS, AudioInfo, Recording
+from birdjepa.audio.source import Source
 
 __all__ = [
     "AUDIO_SUFFIXES",

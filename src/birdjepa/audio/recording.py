@@ -8,7 +8,8 @@ sample with an empty bit reservoir: low bit rates came back wrong by 0.4 of full
 8 frames early, on the decoder's own period, and what was asked for equals the whole decode within 1e-6 of full scale
 (MPEG-1 with LAME's tag: bit for bit). In Opus the prediction fades over a second or two (wrong by 0.002 at first), so
 seeks land that much early. A seek in a long MP3 walks all frame headers before it, some 50 microseconds a second of
-sound: read hours-long MP3s from first to last, or convert them.
+sound: read hours-long MP3s from first to last, or convert them. Codecs in which seeking goes wrong once a file is
+damaged (ALAC, G.72x and the like; FLAC whose header is wrong about its blocks) are decoded from the start.
 
 An MP3 without a Xing header is opened through a view that exaggerates its size: libsndfile would estimate its length
 from the first frame and stop there. One whose Xing header counts too few frames (two MP3s joined by `cat`) is read as
@@ -17,7 +18,6 @@ far as its header counts.
 Axes: s samples | c channels
 """
 
-import abc
 import contextlib
 import dataclasses
 import errno
@@ -27,45 +27,15 @@ import os
 import stat
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import soundfile
 from jaxtyping import Float
 
 from birdjepa.audio import containers
+from birdjepa.audio.source import Deferred, Part, Source
 from birdjepa.core.errors import AudioError
-
-
-class Part(NamedTuple):
-    """A recording that lies whole and as it is inside a larger file, an uncompressed tar."""
-
-    file: Path
-    offset: int
-    """First byte of the recording in the file."""
-    size: int
-    """Bytes of the recording."""
-    name: str
-    """What the larger file calls it."""
-
-    def __str__(self) -> str:
-        return str(self.file / self.name)
-
-
-class Deferred(abc.ABC):
-    """A recording that has to be got hold of first: in a table, or on another machine. `str` names it."""
-
-    @abc.abstractmethod
-    def fetch(self) -> bytes | Part:
-        """Its encoded bytes, or where they lie by now.
-
-        Raises:
-          AudioError: if it cannot be got.
-        """
-
-
-Source = str | Path | bytes | Part | Deferred
-"""A file, a part of one, an encoded file's bytes in memory, or what gives one of these."""
 
 KINDS = (
     *("missing", "permission", "not a file", "io", "empty", "not audio", "unsupported", "header"),
@@ -87,6 +57,11 @@ _BLOCK = 1 << 16
 _MPEG_PERIOD = 4608
 """Output samples after which mpg123's synthesis filter is back in phase: 4 frames of MPEG-1, 8 of MPEG-2."""
 _OPUS_PREROLL_S = 2
+_ADPCM = ("IMA_ADPCM", "MS_ADPCM")
+_ADPCM_PREROLL = 1 << 16
+"""Samples, more than a block: the decoder fills up a last block that was cut with what it decoded before."""
+_SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS")
+"""Beginnings of subtypes (beside those above) in which seeking is sure even where a file is damaged."""
 _EXAGGERATION = 40
 """Highest over lowest bit rate of an MP3 (320 / 8 kbit/s): how far a length estimated from one frame can fall short."""
 
@@ -139,11 +114,11 @@ class _View:
 
     def __init__(self, read: containers.Read, offset: int, size: int, stretch: int) -> None:
         self._read, self._offset, self._position = read, offset, 0
-        self._size = (size - offset) * stretch
+        self.size = (size - offset) * stretch
         self.failure: AudioError | None = None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         self._position = target if target >= 0 else self._position
         return self._position
 
@@ -155,7 +130,7 @@ class _View:
             data = self._read(self._offset + self._position, n_bytes)
         except AudioError as error:
             self.failure, data = error, b""
-        if not data and n_bytes <= 128 and self._position + n_bytes == self._size:
+        if not data and n_bytes <= 128 and self._position + n_bytes == self.size:
             data = bytes(n_bytes)  # where mpg123 looks for an ID3v1 tag
         self._position += len(data)
         return data
@@ -181,17 +156,17 @@ class Recording:
         held = source.fetch() if isinstance(source, Deferred) else source
         self._data = held if isinstance(held, bytes) else b""
         if isinstance(held, bytes):
-            self._size = len(held)
+            self.size = len(held)
         elif isinstance(held, Part):
-            self._is_part, self._first, self._size = True, held.offset, held.size
+            self._is_part, self._first, self.size = True, held.offset, held.size
             n_bytes = self._open_file(held.file)
             if n_bytes < held.offset + held.size:
                 self.close()
                 raise self.error(f"truncated: {held.file.name} ends within this recording, at {n_bytes} bytes")
         else:
-            self._size = self._open_file(Path(held))
+            self.size = self._open_file(held)
         try:
-            self._container = self._recognise()
+            self.container = self._recognise()
             self._open_decoder()
         except AudioError:
             self.close()
@@ -219,14 +194,19 @@ class Recording:
     def sampling_rate(self) -> int:
         return self._file.samplerate
 
+    @property
+    def decoder_samples(self) -> int:
+        """How long the decoder believes the recording to be; of a WAV file, how much of its claim the file holds."""
+        return self._file.frames
+
     def info(self) -> AudioInfo:
         """What the header says."""
         file = self._file
         n_samples = file.frames
-        if not self._container.counted:
-            n_samples = containers.count_mpeg_samples(self._read_bytes, self._container.offset)
-        elif self._container.name == "wav":
-            n_samples = containers.claimed_wav_samples(self._read_bytes, self._size) or n_samples
+        if not self.container.counted:
+            n_samples = containers.count_mpeg_samples(self.read_bytes, self.container.offset)
+        elif self.container.name == "wav":
+            n_samples = containers.claimed_wav_samples(self.read_bytes, self.size) or n_samples
         elif n_samples == _UNKNOWN:
             n_samples = self._count()
         return AudioInfo(
@@ -255,23 +235,33 @@ class Recording:
         if start == self._position:
             return
         landing = self._landing(start)
+        if landing is None:
+            if start < self._position:
+                self._open_decoder()
+            landing = self._position
         try:
             if landing > self._file.frames:
                 raise self.error("too short: the recording ends before this point", start)
-            self._position = self._file.seek(landing)
+            self._position = self._file.seek(landing) if landing != self._position else landing
         except soundfile.SoundFileError:
             self._open_decoder()
         while self._position < start and len(self._decode(min(start - self._position, self._block))):
             pass
 
-    def _landing(self, start: int) -> int:
-        """Where the decoder must begin for sample `start` to come out as in a decode of the whole."""
+    def _landing(self, start: int) -> int | None:
+        """Where the decoder must begin for sample `start` to come out as in a decode of the whole; None to go on from
+        where it is.
+        """
         if self._file.subtype.startswith("MPEG"):
             n_periods, delay = (2, 0) if self.sampling_rate > 24_000 else (4, 1105)  # LAME's delay shifts short frames
             return max(0, (start // _MPEG_PERIOD - n_periods) * _MPEG_PERIOD - delay)
         if self._file.subtype == "OPUS":
             return max(0, start - _OPUS_PREROLL_S * self.sampling_rate)
-        return start
+        if self._file.subtype in _ADPCM:
+            return max(0, start - _ADPCM_PREROLL)
+        if self._file.format == "FLAC" and not containers.flac_blocks_agree(self.read_bytes, self.container.offset):
+            return None
+        return start if self._file.subtype.startswith(_SEEKABLE) else None
 
     def read(self, n_samples: int, channel: int | None) -> Float[np.ndarray, " s"]:
         """The next n_samples in mono; fewer only at the recording's end."""
@@ -292,7 +282,9 @@ class Recording:
             frames = self._file.read(n_frames, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             self._raise_failure()
-            raise self.error(f"truncated: undecodable from sample {self._position} on ({_detail(error)})") from error
+            detail = _detail(error)
+            undecodable = f"truncated: undecodable from sample {self._position} on ({detail})"
+            raise self.error(f"io: {detail}" if _may_pass(detail) else undecodable) from error
         self._raise_failure()
         self._position += len(frames)
         return frames
@@ -322,7 +314,7 @@ class Recording:
     def _block(self) -> int:
         return max(1, _BLOCK // self._file.channels)
 
-    def _open_file(self, path: Path) -> int:
+    def _open_file(self, path: str | Path) -> int:
         """Opens a regular file, and nothing that could block or act on being opened; returns its size."""
         try:
             _require_regular(os.stat(path).st_mode)
@@ -337,7 +329,7 @@ class Recording:
 
     def _recognise(self) -> containers.Container:
         try:
-            return containers.recognise(self._read_bytes, self._size)
+            return containers.recognise(self.read_bytes, self.size)
         except containers.Refused as refusal:
             raise self.error(str(refusal)) from refusal
 
@@ -347,11 +339,11 @@ class Recording:
             self._decoder.close()
             self._decoder = None
         self._position = 0
-        container = self._container
+        container = self.container
         try:
             if not (container.plain and container.counted) or self._is_part:
                 stretch = 1 if container.counted else _EXAGGERATION
-                self._view = _View(self._read_bytes, container.offset, self._size, stretch)
+                self._view = _View(self.read_bytes, container.offset, self.size, stretch)
                 self._decoder = _Decoder(cast(BinaryIO, self._view))
             elif self._descriptor is None:
                 self._decoder = _Decoder(_Memory(self._data))
@@ -368,16 +360,20 @@ class Recording:
             raise self.error(f"rate: the header says {file.samplerate} Hz, {MIN_RATE} to {MAX_RATE} Hz are read")
         if file.frames <= 0:
             raise self.error("empty: there is a header but no samples")
+        if file.format == "AU":  # begins to read behind its 24 bytes of header, even where that says less
+            file.seek(0)
 
     def _raise_failure(self) -> None:
         """Raises what went wrong while libsndfile was reading through the view: exceptions cannot cross it."""
         if self._view is not None and self._view.failure is not None:
             raise self._view.failure
 
-    def _read_bytes(self, offset: int, n_bytes: int) -> bytes:
+    def read_bytes(self, offset: int, n_bytes: int) -> bytes:
         if self._descriptor is None:
             return self._data[offset : offset + n_bytes]
-        n_bytes = max(0, min(n_bytes, self._size - offset))
+        if offset > self.size:  # headers name places that no system call takes
+            return b""
+        n_bytes = max(0, min(n_bytes, self.size - offset))
         try:
             if hasattr(os, "pread"):
                 return os.pread(self._descriptor, n_bytes, self._first + offset)
@@ -434,10 +430,18 @@ def _open_reason(error: Exception) -> str:
 def _header_reason(error: Exception) -> str:
     """Names why libsndfile would not open the content."""
     detail = _detail(error)
+    if _may_pass(detail):
+        return f"io: {detail}"
     if "SF_INFO struct incomplete" in detail:
         return "header: the sampling rate, the number of channels or the length makes no sense"
     unsupported = any(word in detail.lower() for word in ("unimplemented", "unsupported", "not supported", "unknown"))
     return f"{'unsupported' if unsupported else 'header'}: {detail}"
+
+
+def _may_pass(detail: str) -> bool:
+    """libsndfile met an error of the disk or the network."""
+    numbers = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN)
+    return "system error" in detail.lower() and any(os.strerror(number) in detail for number in numbers)
 
 
 def _detail(error: Exception) -> str:

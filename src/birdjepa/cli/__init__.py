@@ -26,6 +26,8 @@ VERBS = {
 
 TRAIN = ("pretrain", "finetune", "compare", "sweep")
 """Verbs that a signal asks to save and end. They listen before they import torch, which takes seconds."""
+SCAN = ["data", "scan"]
+"""So does this one."""
 
 USAGE = """birdjepa: self-supervised encoders for sound
 
@@ -40,7 +42,7 @@ first steps:
   birdjepa finetune runs/first/encoder --data songs/metadata.csv --folds fold --out runs/finetuned
 
 exit codes: 0 done, 1 failed, 2 usage, 3 finished but some inputs were refused (failures.csv),
-75 stopped, and a checkpoint is there: go on with --resume
+75 stopped, and a checkpoint is there: go on with --resume (data scan: by running it again)
 """
 
 
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     try:
         use_node_disk(os.environ, tell)
-        with StopSignal() if arguments[0] in TRAIN else contextlib.nullcontext():
+        with StopSignal() if arguments[0] in TRAIN or arguments[:2] == SCAN else contextlib.nullcontext():
             return importlib.import_module(f"birdjepa.cli.{arguments[0]}").run(arguments[1:])
     except UserError as error:
         if not error.everywhere or _RANK == "0":

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from birdjepa.audio.recording import Source
+from birdjepa.audio.source import Source
 from birdjepa.core.errors import LabelError, UsageError
 from birdjepa.data.shards import Shards
 from birdjepa.data.tables import Rows

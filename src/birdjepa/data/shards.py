@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Int
 
 from birdjepa.audio.decode import AUDIO_SUFFIXES
-from birdjepa.audio.recording import Deferred, Part, Source
+from birdjepa.audio.source import Deferred, Part, Source
 from birdjepa.core.errors import AudioError, LabelError, UsageError
 from birdjepa.data.tables import Rows, flatten
 

@@ -22,7 +22,8 @@ import numpy as np
 from jaxtyping import Float
 
 from birdjepa.audio.decode import resample
-from birdjepa.audio.recording import Recording, Source
+from birdjepa.audio.recording import Recording
+from birdjepa.audio.source import Source
 from birdjepa.core.errors import InputError, LabelError
 from birdjepa.embed.segments import Geometry, n_tiles, window_around
 
