@@ -30,6 +30,7 @@ from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch, Refusal
 from birdjepa.core.errors import AudioError, UsageError, UserError
 from birdjepa.data import crops
+from birdjepa.data.lookahead import Lookahead, require_room
 from birdjepa.data.manifest import Manifest
 from birdjepa.data.order import ExampleOrder, StreamConfig, Visit
 
@@ -41,6 +42,8 @@ _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
 STUCK_S = 300
 """Seconds without a batch after which the workers are given up."""
+FETCHING_S = 3600
+"""The same where shards are fetched from another machine, which gives up by itself when nothing comes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,6 +132,15 @@ class Clips(Dataset[ClipBatch | UserError]):
         )
         self._first = np.cumsum([0, *(len(source) for source in self.sources)])
         self._class_number = {label: number for number, label in enumerate(self.classes)}
+        self._ahead: Lookahead | None = None
+        if self.fetches:
+            require_room(self.sources, self.order, config.stream, world)
+            self._ahead = Lookahead(self.sources, self.order, batch_size, rank, world)
+
+    @property
+    def fetches(self) -> bool:
+        """Whether shards come from another machine."""
+        return any(source.shards is not None and not source.shards.at_hand for source in self.sources)
 
     @property
     def n_recordings(self) -> int:
@@ -145,8 +157,10 @@ class Clips(Dataset[ClipBatch | UserError]):
         """This process's clips of the batch of a number (0, 1, 2, ... without end).
 
         Raises:
-          UserError: if an example and all its substitutes cannot be read.
+          UserError: if an example and all its substitutes cannot be read, or a shard cannot be fetched.
         """
+        if self._ahead is not None:
+            self._ahead.reach(number)
         refused: list[Refusal] = []
         n_own = self.batch_size // self.world
         first = number * self.batch_size + self.rank * n_own
@@ -306,7 +320,7 @@ def batches(clips: Clips, first: int, last: int) -> Generator[ClipBatch, None, N
         prefetch_factor=config.prefetch if config.workers else None,
         pin_memory=config.pin_memory,
         worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
-        timeout=STUCK_S if config.workers else 0,
+        timeout=(FETCHING_S if clips.fetches else STUCK_S) if config.workers else 0,
         generator=torch.Generator(),  # unused, but without it torch draws from its global one
     )
     with _reaped(), worker_errors():
