@@ -15,7 +15,9 @@ import functools
 import glob
 import hashlib
 import os
+import platform
 import queue
+import re
 import secrets
 import stat
 import threading
@@ -186,10 +188,8 @@ def fetch(file: HubFile, *, only_if_room: bool = False) -> Path | None:
         while not file.path.exists():
             if _others(file.path):
                 time.sleep(_POLL_S)
-            elif not make_room(file.cache, file.n_bytes) and only_if_room:
+            elif not _take_turn(file, only_if_room=only_if_room):
                 return None
-            else:
-                _take_turn(file)
     except OSError as error:
         if error.errno not in STORAGE:
             raise
@@ -200,8 +200,9 @@ def fetch(file: HubFile, *, only_if_room: bool = False) -> Path | None:
     return file.path
 
 
-def make_room(cache: Path, n_bytes: int) -> bool:
-    """Removes the shards used longest ago until n_bytes more are within the limit; whether they are."""
+def make_room(cache: Path) -> bool:
+    """Removes the shards used longest ago until all, with those that are being written, are within the limit; whether
+    they are."""
     limit, now = limit_bytes(), time.time()
     found = []
     for path in cache.glob("*/*/files/**/*"):
@@ -209,10 +210,14 @@ def make_room(cache: Path, n_bytes: int) -> bool:
             held = path.stat()
             if stat.S_ISREG(held.st_mode):
                 found.append((held.st_mtime, held.st_size, path))
-    total = sum(size for _, size, _ in found) + n_bytes
+    total = sum(size for _, size, _ in found)
     for used, size, path in sorted(found):
         is_part = path.suffix == _PART
-        if now - used > STALE_S if is_part else limit and total > limit and now - used > JUST_USED_S:
+        if (
+            now - used > STALE_S or _is_orphan(path)
+            if is_part
+            else limit and total > limit and now - used > JUST_USED_S
+        ):
             path.unlink(missing_ok=True)
             total -= size
     return not limit or total <= limit
@@ -223,26 +228,51 @@ def _others(path: Path) -> list[Path]:
     found = []
     for part in sorted(path.parent.glob(f".{glob.escape(path.name)}.*{_PART}")):
         with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime < ALIVE_S:
+            if _is_orphan(part):
+                part.unlink()
+            elif time.time() - part.stat().st_mtime < ALIVE_S:
                 found.append(part)
     return found
 
 
-def _take_turn(file: HubFile) -> None:
-    """Downloads a shard, unless another process turns out to have begun before."""
+def _is_orphan(part: Path) -> bool:
+    """Whether the process that wrote it is known to have ended. A mistake costs a download."""
+    node, _, process = part.name.split(".")[-2].rpartition("-")
+    if node != _node():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        pass
+    return False
+
+
+def _node() -> str:
+    """This machine's name, as part of a file's."""
+    return re.sub(r"[^\w-]", "_", platform.node())
+
+
+def _take_turn(file: HubFile, *, only_if_room: bool) -> bool:
+    """Downloads a shard, unless another process turns out to have begun before; False if there is no room."""
     path = file.path
-    part = path.with_name(f".{path.name}.{time.time_ns():020}-{secrets.token_hex(4)}{_PART}")
+    begun = f"{time.time_ns():020}-{secrets.token_hex(4)}"
+    part = path.with_name(f".{path.name}.{begun}.{_node()}-{os.getpid()}{_PART}")
     try:
         with part.open("xb", buffering=0) as target:
-            target.truncate(file.n_bytes)  # so that others see how much room it will take
+            target.truncate(file.n_bytes)  # so that all see how much room it will take
             if _others(path)[:1] not in ([], [part]):
-                return
+                return True
+            if not make_room(file.cache) and only_if_room:
+                return False
             download = _Download(file, target)
             hub_http.persist(file.name, download.attempt, rest=functools.partial(_rest, part))
             os.fsync(target.fileno())
         with contextlib.suppress(FileNotFoundError):  # taken for abandoned: while this process was stopped, say
             part.replace(path)
             files.sync(path.parent)
+        return True
     finally:
         part.unlink(missing_ok=True)
 
@@ -282,6 +312,9 @@ class _Download:
             with hub_http.opened(file.url, file.name, first=before) as answer:
                 if before and not answer.headers.get("content-range", "").startswith(f"bytes {before}-"):
                     self._restart()
+                told = answer.headers.get("content-length", "")
+                if told.isdecimal() and int(told) != file.n_bytes - self._n_bytes:
+                    raise Transient(f"{told} bytes offered where {file.n_bytes - self._n_bytes} are to come")
                 for piece in hub_http.body(answer):
                     self._n_bytes += len(piece)
                     if self._n_bytes > file.n_bytes:

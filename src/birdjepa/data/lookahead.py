@@ -46,6 +46,8 @@ class Lookahead:
             for file in now:
                 file.prefetch()  # side by side, while the first is waited for
         self._coming -= now
+        for file in self._coming:
+            file.prefetch()  # again, where there was no room
         most = max(2, self._order.lanes.n // (self._world * n_workers))
         for _ in range(STRIDE):
             if len(self._coming) >= most or self._next > number + HORIZON * n_workers:
