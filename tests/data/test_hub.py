@@ -1,5 +1,6 @@
 """Data sets of the Hub as DATA: the same rows and samples as from the same shards in a folder."""
 
+import json
 import sys
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from pyarrow import parquet
 
 from birdjepa.audio import decode
+from birdjepa.cli import main
 from birdjepa.core.errors import LabelError, MissingExtraError, UsageError
 from birdjepa.data import hub, hub_http
+from birdjepa.data.loader import durations
 from birdjepa.data.manifest import ColumnConfig
 from birdjepa.data.sources import open_data, pinned
 from tests.data.test_shards import COLUMNS, WRITERS, table
@@ -197,3 +200,23 @@ def test_without_huggingface_hub_one_line_says_what_to_install(server, monkeypat
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'birdjepa\[hub\]'"):
         hub.pinned("hub:me/tar")
+
+
+def test_what_is_here_can_be_read_without_the_network(server, monkeypatch):
+    """A report must not fetch a data set to draw a map of it."""
+    found = open_data("hub:me/parquet", ColumnConfig(label="cls"))
+    assert len(found.here()) == 0
+    decode.probe(found.source(6))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    here = found.here()
+    assert here.keys == found.keys[5:10]
+    assert durations(here).tolist() == [0.5] * 5
+    with pytest.raises(UsageError, match="finding it would fetch them all"):
+        durations(found)
+
+
+@pytest.mark.parametrize("kind", sorted(WRITERS))
+def test_a_scan_reads_every_recording(server, kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "scan", f"hub:me/{kind}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_good"] == 15

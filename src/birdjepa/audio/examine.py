@@ -1,7 +1,6 @@
 """What can be said about one recording: its header, how much of it decodes, and what is odd about its sound."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 
@@ -64,8 +63,8 @@ def examine(source: Source, *, deep: bool) -> Examination:
     return Examination(info=info, n_samples=n_samples, notes=tuple(note for note in NOTES if found[note]))
 
 
-def examine_file(file: tuple[str, Path], *, deep: bool) -> Examination:
-    """Examines the path of a (key, path) pair, for workers: what no one foresaw about a file refuses this file only.
+def examine_file(file: tuple[str, Source], *, deep: bool) -> Examination:
+    """Examines the recording of a (key, recording) pair, for workers: what no one foresaw refuses this one only.
 
     Raises:
       AudioError: as `examine`; `unexpected:` for any other exception.

@@ -74,7 +74,7 @@ def run_scan(argv: Sequence[str]) -> int:
     told = "Decodes every file and tells what is there and what is damaged."
     arguments = parse(ScanArguments, argv, prog="birdjepa data scan", description=told)
     manifest = open_data(arguments.data).recordings()
-    files = [(key, manifest.path(row)) for row, key in enumerate(manifest.keys)]
+    files = ((key, manifest.fetched_source(row)) for row, key in enumerate(manifest.keys))
     found = scan(files, n_workers=arguments.workers, timeout_s=arguments.timeout_s, deep=not arguments.headers_only)
     if arguments.out is not None or found.refused:
         found.write(arguments.out or Path())

@@ -96,8 +96,11 @@ class HubFile(ShardFile):
         """
         return self.path if self._touch() else _background().result(self)
 
+    def is_here(self) -> bool:
+        return self.path.exists()
+
     def prefetch(self) -> bool:
-        if self.path.exists():
+        if self.is_here():
             return False
         _background().begin(self)
         return True

@@ -62,7 +62,7 @@ class Lookahead:
         visits = [self._order.visit(position) for position in range(first, first + n_own)]
         held = [(self._sources[visit.source], visit.row) for visit in visits]
         return {
-            source.shards.files[source.shards.shard[source.place[row]]]
+            source.shards.files[int(source.shards.shard[int(source.place[row])])]
             for source, row in held
             if source.shards is not None and source.place is not None and not source.shards.at_hand
         }

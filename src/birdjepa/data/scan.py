@@ -10,6 +10,7 @@ import numpy as np
 
 from birdjepa.audio.examine import Examination, examine_file
 from birdjepa.audio.isolate import MEMORY_BYTES, IsolatedWorkers
+from birdjepa.audio.recording import Source
 from birdjepa.core.errors import InputError
 from birdjepa.core.files import write_csv
 
@@ -115,14 +116,14 @@ class ScanReport:
 
 
 def scan(
-    files: Iterable[tuple[str, Path]],
+    files: Iterable[tuple[str, Source]],
     *,
     n_workers: int = 2,
     timeout_s: float = 300.0,
     memory_bytes: int | None = MEMORY_BYTES,
     deep: bool = True,
 ) -> ScanReport:
-    """Examines (key, path) pairs in isolated workers; the report names files by their keys and does not depend on
+    """Examines (key, recording) pairs in isolated workers; the report names files by their keys and does not depend on
     n_workers.
 
     With deep every file is decoded to its end, which finds files cut short, NaN and silence; without, only headers are
@@ -143,7 +144,7 @@ _DECODE_KINDS = ("truncated", "not finite", "range", "too short", "unexpected")
 _WORKER_KINDS = ("decoder crashed", "decoder timed out", "memory")
 
 
-def _key(file: tuple[str, Path]) -> str:
+def _key(file: tuple[str, Source]) -> str:
     return file[0]
 
 

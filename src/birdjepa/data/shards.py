@@ -10,6 +10,7 @@ the recording, `json` gives columns by dotted names (json.speaker_id), and other
 
 import abc
 import collections
+import copy
 import dataclasses
 import json
 import tarfile
@@ -48,6 +49,10 @@ class ShardFile(abc.ABC):
           UserError: if it cannot be brought here.
         """
 
+    def is_here(self) -> bool:
+        """Whether it is on this machine now."""
+        return True
+
     def prefetch(self) -> bool:
         """Begins to bring it here without waiting; whether that was needed."""
         return False
@@ -84,11 +89,14 @@ class Shards(abc.ABC):
         self.files = files
         self.shard = shard
         """Number of the shard that holds each recording; never falls."""
-
-    @property
-    def at_hand(self) -> bool:
+        self.at_hand = all(isinstance(file, LocalFile) for file in files)
         """Whether all of them are on this machine's disks."""
-        return all(isinstance(file, LocalFile) for file in self.files)
+
+    def here(self) -> "Shards":
+        """The same for readers who ask only for what is on this machine now."""
+        made = copy.copy(self)
+        made.at_hand = True
+        return made
 
     @abc.abstractmethod
     def source(self, place: int, name: str) -> Source:
