@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from birdjepa.core.errors import EXIT_REQUEUE, MissingExtraError, UsageError, UserError
+from birdjepa.core.telling import tell
 
 T = TypeVar("T")
 
@@ -45,6 +46,8 @@ class Patience:
 
 
 PATIENCE = Patience()
+_TOLD, _LONG_S = 3, 30.0
+"""Failures in a row, and a wait in seconds, from which the user is told why nothing happens."""
 
 
 class Unreachable(UserError):
@@ -92,7 +95,10 @@ def persist(name: str, attempt: Callable[[], T], *, rest: Callable[[float], None
                     f"{name}: given up after {failures} attempts ({error}); it may work later. With what is in the "
                     "cache HF_HUB_OFFLINE=1 works without the network"
                 ) from None
-            rest(_wait_s(failures, error.wait_s))
+            wait_s = _wait_s(failures, error.wait_s)
+            if failures == _TOLD or wait_s > _LONG_S:
+                tell(f"{name}: {error}; trying again in {wait_s:.0f} s")
+            rest(wait_s)
 
 
 def _wait_s(failures: int, asked_s: float) -> float:
