@@ -36,7 +36,7 @@ class ImagesArguments:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScanArguments:
     data: tyro.conf.Positional[str]
-    """A folder, a manifest, or synth."""
+    """A folder, a manifest, shards, hub:OWNER/NAME, or synth."""
     out: Path | None = None
     """Folder for files.csv and failures.csv; without it they are written here, and only if a file was refused."""
     workers: int = 2
