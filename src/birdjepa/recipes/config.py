@@ -27,7 +27,8 @@ class PretrainConfig:
     """A whole pretraining run. A saved config.json holds exactly this."""
 
     data: tuple[str, ...] = ()
-    """DATA to learn from: folders, manifests, shards, hub:OWNER/NAME, or synth; "DATA@2" counts twice as much in the mixture."""
+    """DATA to learn from: folders, manifests, shards, hub:OWNER/NAME, or synth; "DATA@2" counts twice as much in the
+    mixture."""
     out: Path = Path("runs/first")
     """Run folder; must not exist yet, or be empty."""
     seed: int = 0
