@@ -7,8 +7,9 @@ import time
 import pytest
 from tiny_sets import reply, serving
 
+from birdjepa.core.errors import Unreachable
 from birdjepa.data import fetching
-from birdjepa.data.fetching import Answered, Fetcher, Unreachable
+from birdjepa.data.fetching import Answered, Fetcher
 
 
 class Clock:

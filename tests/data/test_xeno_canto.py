@@ -15,8 +15,8 @@ import pytest
 from tiny_sets import loads, reply, serving, sound
 
 from birdjepa import cli
-from birdjepa.core.errors import UsageError
-from birdjepa.data.fetching import Fetcher, Unreachable
+from birdjepa.core.errors import Unreachable, UsageError
+from birdjepa.data.fetching import Fetcher
 from birdjepa.data.xeno_canto import FREE, XenoCantoConfig, fetch, licence
 
 KEY = "0123abcd"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from birdjepa.core.cluster import use_node_disk
 from birdjepa.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, STORAGE, UserError
+from birdjepa.core.telling import tell
 from birdjepa.train.signals import StopSignal
 
 VERBS = {
@@ -86,15 +87,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         tell("interrupted")
         return EXIT_FAILED
-
-
-def tell(text: str) -> None:
-    """One line to the terminal's error stream, where progress goes too; results go to standard output. A log on a full
-    disk loses the line and not the run.
-    """
-    process = "" if _RANK == "0" else f"process {_RANK}: "
-    try:
-        print(f"birdjepa: {process}{text}", file=sys.stderr, flush=True)
-    except OSError as error:
-        if error.errno not in STORAGE:
-            raise

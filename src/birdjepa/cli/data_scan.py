@@ -69,7 +69,7 @@ def _run(argv: Sequence[str], signal: StopSignal) -> int:
         progress = stack.enter_context(Progress(len(manifest)))
         try:
             found = scan(
-                ((key, manifest.source(row)) for row, key in enumerate(manifest.keys)),
+                ((key, manifest.fetched_source(row)) for row, key in enumerate(manifest.keys)),
                 n_workers=arguments.workers,
                 timeout_s=arguments.timeout_s,
                 deep=not arguments.headers_only,

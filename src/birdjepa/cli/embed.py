@@ -24,8 +24,8 @@ class EmbedArguments:
     encoder: tyro.conf.Positional[Path]
     """Encoder folder, such as runs/first/encoder."""
     data: tyro.conf.Positional[str]
-    """A folder, a manifest, or synth. Rows with onset_s and offset_s give one embedding each, other recordings one per
-    clip."""
+    """A folder, a manifest, shards, hub:OWNER/NAME, or synth. Rows with onset_s and offset_s give one embedding each,
+    other recordings one per clip."""
     out: Path = Path("embeddings.parquet")
     """Parquet file. Run the same command again to go on after an interruption."""
     device: str = "auto"

@@ -27,8 +27,8 @@ class PredictArguments:
     model: tyro.conf.Positional[Path]
     """Folder of a fine-tuned classifier, such as runs/finetuned/model."""
     data: tyro.conf.Positional[str]
-    """A folder, a manifest, or synth. Rows with onset_s and offset_s get one score each, other recordings one per
-    window."""
+    """A folder, a manifest, shards, hub:OWNER/NAME, or synth. Rows with onset_s and offset_s get one score each, other
+    recordings one per window."""
     out: Path = Path("predictions")
     """Folder for scores.csv, raven/, audacity/ and logits.parquet. Run the same command again to go on after an
     interruption, or with another threshold."""

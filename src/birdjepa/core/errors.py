@@ -68,6 +68,12 @@ class StorageError(UserError):
     """Something could not be written. The message says what, why, and how much room there is; it may work later."""
 
 
+class Unreachable(UserError):
+    """Another machine does not give what was asked for; starting the same command again later may help."""
+
+    exit_code = EXIT_REQUEUE
+
+
 class Interrupted(UserError):
     """A signal asked the run to stop; its state is saved."""
 

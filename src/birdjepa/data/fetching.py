@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from birdjepa.core import files
-from birdjepa.core.errors import UserError
+from birdjepa.core.errors import Unreachable
 
 ATTEMPTS = 6
 FIRST_WAIT_S = 2.0
@@ -34,10 +34,6 @@ _BREAKS = (
     *(urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError),
     ValueError,  # a document that is no JSON, as of a server that is down for repairs
 )
-
-
-class Unreachable(UserError):
-    """A server did not give what was asked for; starting the same command again may help."""
 
 
 class Answered(Exception):

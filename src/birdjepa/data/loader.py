@@ -32,6 +32,7 @@ from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import AudioError, UsageError, UserError
 from birdjepa.core.failures import Failure
 from birdjepa.data import crops
+from birdjepa.data.lookahead import Lookahead, require_room
 from birdjepa.data.manifest import Manifest
 from birdjepa.data.order import ExampleOrder, StreamConfig, Visit
 
@@ -44,6 +45,8 @@ _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
 STUCK_S = 300
 """Seconds without a batch after which the workers are given up."""
+FETCHING_S = 3600
+"""The same where shards are fetched from another machine, which gives up by itself when nothing comes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,11 @@ class Batches(Dataset[Batch | UserError], abc.ABC, Generic[Batch]):
     """Batch number -> batch."""
 
     config: LoaderConfig
+
+    @property
+    @abc.abstractmethod
+    def fetches(self) -> bool:
+        """Whether recordings come from another machine."""
 
     @abc.abstractmethod
     def batch(self, number: int) -> Batch:
@@ -155,12 +163,22 @@ class Clips(Batches[ClipBatch]):
         )
         self._first = np.cumsum([0, *(len(source) for source in self.sources)])
         self._class_number = {label: number for number, label in enumerate(self.classes)}
+        self._ahead: Lookahead | None = None
+        if self.fetches:
+            require_room(self.sources, self.order, config.stream, world)
+            self._ahead = Lookahead(self.sources, self.order, batch_size, rank, world)
+
+    @property
+    def fetches(self) -> bool:
+        return any(source.shards is not None and not source.shards.at_hand for source in self.sources)
 
     @property
     def n_recordings(self) -> int:
         return int(self._first[-1])
 
     def batch(self, number: int) -> ClipBatch:
+        if self._ahead is not None:
+            self._ahead.reach(number)
         refused: list[Failure] = []
         n_own = self.batch_size // self.world
         first = number * self.batch_size + self.rank * n_own
@@ -332,7 +350,7 @@ def batches(clips: Batches[Batch], first: int, last: int) -> Generator[Batch, No
         prefetch_factor=config.prefetch if config.workers else None,
         pin_memory=config.pin_memory,
         worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
-        timeout=STUCK_S if config.workers else 0,
+        timeout=(FETCHING_S if clips.fetches else STUCK_S) if config.workers else 0,
         generator=torch.Generator(),  # unused, but without it torch draws from its global one
     )
     with _reaped(), worker_errors():

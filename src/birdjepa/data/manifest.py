@@ -91,11 +91,29 @@ class Manifest:
             return self.path(row)
         return self.shards.source(int(self.place[row]), str(self.path(row)))
 
+    def fetched_source(self, row: int) -> Source:
+        """What to hand to a decoder that must not wait for the network.
+
+        Raises:
+          UserError: if it cannot be brought to this machine.
+        """
+        if self.shards is not None and self.place is not None:
+            self.shards.files[int(self.shards.shard[int(self.place[row])])].local()
+        return self.source(row)
+
     def shard_numbers(self) -> Int[np.ndarray, " n"] | None:
         """The shard of each row, if rows are best read shard by shard."""
         if self.shards is None or self.place is None or self.shards.random_access:
             return None
         return self.shards.shard[self.place]
+
+    def here(self) -> "Manifest":
+        """The rows that can be read without fetching anything."""
+        if self.shards is None or self.place is None or self.shards.at_hand:
+            return self
+        is_here = np.array([file.is_here() for file in self.shards.files])
+        found = self.select(np.flatnonzero(is_here[self.shards.shard[self.place]]))
+        return dataclasses.replace(found, shards=self.shards.here())
 
     def by_shard(self) -> "Manifest":
         """The manifest with its rows shard by shard, where they lie in shards."""

@@ -12,6 +12,7 @@ position follows from the position alone.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -192,8 +193,10 @@ class ExampleOrder:
                 kept = np.concatenate([np.arange(int(starts[i]), int(starts[i + 1])) for i in shards]).astype(np.uint32)
                 for lane in range(self.lanes.n):
                     first, last = (int(cut) for cut in self._cuts[lane : lane + 2, source])
-                    for begin in range(first, last, self._window):
-                        chance.shuffle(kept[begin : min(begin + self._window, last)])
+                    early = -(-self._window * (lane + 1) // self.lanes.n)  # so that lanes change windows by turns
+                    edges = [first, *range(min(first + early, last), last, self._window), last]
+                    for begin, end in itertools.pairwise(edges):
+                        chance.shuffle(kept[begin:end])
             self._keep(f"source{source}", number, kept)
         return kept
 

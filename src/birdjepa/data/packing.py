@@ -141,6 +141,10 @@ class PackedClips(Batches[PackedBatch]):
         return len(self._kinds)
 
     @property
+    def fetches(self) -> bool:
+        return self._clips.fetches
+
+    @property
     def classes(self) -> list[str]:
         return self._clips.classes
 

@@ -10,6 +10,7 @@ the recording, `json` gives columns by dotted names (json.speaker_id), and other
 
 import abc
 import collections
+import copy
 import dataclasses
 import json
 import tarfile
@@ -24,7 +25,7 @@ from jaxtyping import Int
 from birdjepa.audio.decode import AUDIO_SUFFIXES
 from birdjepa.audio.source import Deferred, Part, Source
 from birdjepa.core.errors import AudioError, LabelError, UsageError
-from birdjepa.data.tables import Rows, flatten
+from birdjepa.data.tables import flatten
 
 SHARD_SUFFIXES = (".tar", ".parquet", ".arrow")
 KEPT_FILES, KEPT_GROUPS = 32, 8
@@ -45,8 +46,16 @@ class ShardFile(abc.ABC):
         """Where it lies on this machine.
 
         Raises:
-          AudioError: if it cannot be brought here.
+          UserError: if it cannot be brought here.
         """
+
+    def is_here(self) -> bool:
+        """Whether it is on this machine now."""
+        return True
+
+    def prefetch(self) -> bool:
+        """Begins to bring it here without waiting; whether that was needed."""
+        return False
 
     @abc.abstractmethod
     def identity(self) -> str:
@@ -80,11 +89,14 @@ class Shards(abc.ABC):
         self.files = files
         self.shard = shard
         """Number of the shard that holds each recording; never falls."""
-
-    @property
-    def at_hand(self) -> bool:
+        self.at_hand = all(isinstance(file, LocalFile) for file in files)
         """Whether all of them are on this machine's disks."""
-        return all(isinstance(file, LocalFile) for file in self.files)
+
+    def here(self) -> "Shards":
+        """The same for readers who ask only for what is on this machine now."""
+        made = copy.copy(self)
+        made.at_hand = True
+        return made
 
     @abc.abstractmethod
     def source(self, place: int, name: str) -> Source:
@@ -175,7 +187,10 @@ class _Tables:
 
     def value(self, path: Path, row: int, column: str) -> Any:
         with self._lock:
-            table = _kept(self._open, path, lambda: _open_table(path), KEPT_FILES)
+            if path not in self._open:  # what was removed takes its room until it is closed
+                for gone in [held for held in self._open if not held.exists()]:
+                    del self._open[gone]
+            table = _kept(self._open, path, lambda: open_table(path), KEPT_FILES)
             if not isinstance(table, _Parquet):
                 return _column_of(table, column)[row].as_py()
             group = int(np.searchsorted(table.first, row, side="right")) - 1
@@ -199,10 +214,10 @@ def _kept(held: collections.OrderedDict[Any, Any], key: Any, make: Callable[[], 
 class _Parquet:
     """A Parquet file read by row groups."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, source: Any) -> None:
         import pyarrow.parquet as parquet
 
-        self.file = parquet.ParquetFile(path)
+        self.file = parquet.ParquetFile(source, pre_buffer=not isinstance(source, Path))
         counts = [self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups)]
         self.first = np.cumsum([0, *counts])
 
@@ -222,15 +237,18 @@ def _column_of(table: Any, column: str) -> Any:
     return values
 
 
-def _open_table(path: Path) -> Any:
-    """A Parquet file, or the table of an Arrow file (IPC file or stream) that stays on the disk until it is read.
+def open_table(path: Any) -> Any:
+    """A Parquet file (by its path, open, or what this returned before), or the table of an Arrow file (IPC file or
+    stream) that stays on the disk until it is read.
 
     Raises:
       LabelError: if it is damaged.
     """
     import pyarrow as pa
 
-    suffix = path.suffix.lower()
+    if isinstance(path, _Parquet | pa.Table):
+        return path
+    suffix = path.suffix.lower() if isinstance(path, Path) else ".parquet"
     try:
         if suffix == ".parquet":
             return _Parquet(path)
@@ -306,13 +324,12 @@ def _recordings(members: list[tarfile.TarInfo], file: Any, suffixes: Any) -> Ite
         yield Member({**row, "path": info.name}, info.offset_data, info.size)
 
 
-def audio_column(path: Path, wanted: str) -> str | None:
+def audio_column(source: Any, wanted: str) -> str | None:
     """The column of a Parquet or Arrow file that holds encoded audio: the wanted one, by its dotted name; None where
     that holds none."""
     import pyarrow as pa
 
-    table = _open_table(path)
-    schema = table.file.schema_arrow if isinstance(table, _Parquet) else table.schema
+    schema = _schema(source)
     first, *inner = wanted.split(".")
     if first not in schema.names:
         return None
@@ -321,19 +338,32 @@ def audio_column(path: Path, wanted: str) -> str | None:
         if not pa.types.is_struct(kind) or kind.get_field_index(part) < 0:
             return None
         kind = kind.field(part).type
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        kind = kind.field("bytes").type
-    return wanted if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else None
+    return wanted if _holds_bytes(kind) else None
 
 
-def table_rows(path: Path, column: str, rows: Rows) -> int:
-    """Adds a shard's rows, without their audio, to others; each is named by its audio's `path`, or by its number.
+def bytes_columns(source: Any) -> list[str]:
+    """Columns that may hold encoded audio."""
+    return [field.name for field in _schema(source) if _holds_bytes(field.type)]
 
-    Returns how many they are.
-    """
+
+def _schema(source: Any) -> Any:
+    table = open_table(source)
+    return table.file.schema_arrow if isinstance(table, _Parquet) else table.schema
+
+
+def _holds_bytes(kind: Any) -> bool:
     import pyarrow as pa
 
-    table = _open_table(path)
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    return _is_bytes(kind)
+
+
+def table_rows(source: Any, column: str) -> list[dict[str, str]]:
+    """A shard's rows without their audio; each is named by its audio's `path`, or by its number."""
+    import pyarrow as pa
+
+    table = open_table(source)
     if isinstance(table, _Parquet):
         leaves = [table.file.schema.column(i) for i in range(len(table.file.schema))]
         names = [leaf.path for leaf in leaves if leaf.physical_type != "BYTE_ARRAY" or leaf.logical_type.type != "NONE"]
@@ -345,6 +375,7 @@ def table_rows(path: Path, column: str, rows: Rows) -> int:
         name for name, kind in zip(described.schema.names, described.schema.types, strict=True) if not _is_bytes(kind)
     ]
     plain = described.select(keep)
+    rows: list[dict[str, str]] = []
     for batch_first in range(0, n_rows, 1000):
         batch = plain.slice(batch_first, 1000)
         if not isinstance(table, _Parquet):
@@ -354,8 +385,8 @@ def table_rows(path: Path, column: str, rows: Rows) -> int:
             flat = flatten(row)
             inner = flat.pop(f"{column}.path", "")
             flat.setdefault("path", Path(inner).name or f"{number}")
-            rows.add(flat, f"{path.name} row {number + 1}")
-    return n_rows
+            rows.append(flat)
+    return rows
 
 
 def _is_bytes(kind: Any) -> bool:

@@ -20,23 +20,13 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from birdjepa.audio.decode import AUDIO_SUFFIXES
 from birdjepa.audio.synth import SynthConfig, write_dataset
 from birdjepa.core.errors import UsageError
+from birdjepa.data import hub
+from birdjepa.data.index import manifest_of_shards, read_local
 from birdjepa.data.manifest import ColumnConfig, Manifest, manifest_of
-from birdjepa.data.shards import (
-    SHARD_SUFFIXES,
-    LocalFile,
-    ShardFile,
-    Shards,
-    TableShards,
-    TarShards,
-    audio_column,
-    table_rows,
-    tar_members,
-)
+from birdjepa.data.shards import SHARD_SUFFIXES, LocalFile, audio_column
 from birdjepa.data.tables import TABLE_SUFFIXES, Rows, read_table
 
 SYNTH = "synth"
@@ -57,6 +47,8 @@ def open_data(data: str, columns: ColumnConfig | None = None) -> Manifest:
     columns = columns or ColumnConfig()
     if data == SYNTH:
         return _from_table(synth_folder() / "metadata.csv", data, columns)
+    if data.startswith(hub.PREFIX):
+        return hub.open_hub(data, columns)
     path = Path(data).expanduser()
     if path.is_dir():
         return _from_folder(path, data, columns)
@@ -70,6 +62,18 @@ def open_data(data: str, columns: ColumnConfig | None = None) -> Manifest:
     if suffix not in TABLE_SUFFIXES:
         raise UsageError(f"{data}: is not {_FORMS}")
     return _from_table(path, data, columns)
+
+
+def pinned(data: str) -> str:
+    """DATA that stays what it is now: the revision of a Hub data set becomes its commit, the weight stays.
+
+    Raises:
+      UserError: if the Hub does not tell the commit.
+    """
+    if not data.startswith(hub.PREFIX):
+        return data
+    name, _ = split_weight(data)
+    return hub.pinned(name) + data[len(name) :]
 
 
 def split_weight(data: str) -> tuple[str, float]:
@@ -99,63 +103,16 @@ def synth_folder() -> Path:
     return folder
 
 
-def from_shards(
-    paths: Sequence[Path], name: str, columns: ColumnConfig, files: Sequence[ShardFile] | None = None
-) -> Manifest:
-    """The manifest of shards of one kind, in their order.
+def from_shards(paths: Sequence[Path], name: str, columns: ColumnConfig) -> Manifest:
+    """The manifest of shards of one kind on this machine, in their order.
 
     Raises:
       UsageError: if they are of several kinds, cannot be read, or hold no recordings.
     """
-    kinds = {path.suffix.lower() for path in paths}
-    if len(kinds) > 1:
-        raise UsageError(f"{name}: shards of several kinds ({', '.join(sorted(kinds))}); give them one by one")
-    files = files or [LocalFile(str(path)) for path in paths]
     root = Path(os.path.commonpath([path.parent for path in paths]))
-    rows = Rows(name)
-    found = (_tars if kinds == {".tar"} else _tables)(paths, files, rows, columns)
-    if not len(found.shard):
-        raise UsageError(f"{name}: no recordings in {len(paths)} shards (columns.audio is {columns.audio!r})")
-    named = Rows(name)
-    named.where, named.bad = rows.where, rows.bad
-    named.good = [
-        {**row, columns.path: key} for row, key in zip(rows.good, _unique(rows, paths, found, root), strict=True)
-    ]
-    return manifest_of(name, root, named, columns, shards=found, place=np.arange(len(named.good)))
-
-
-def _tars(paths: Sequence[Path], files: Sequence[ShardFile], rows: Rows, columns: ColumnConfig) -> Shards:
-    shard, offset, size = [], [], []
-    for number, path in enumerate(paths):
-        for member in tar_members(path, columns.audio):
-            rows.add(member.row, f"{path.name}: {member.row['path']}")
-            shard.append(number)
-            offset.append(member.offset)
-            size.append(member.size)
-    return TarShards(files, *(np.array(values, dtype=np.int64) for values in (shard, offset, size)))
-
-
-def _tables(paths: Sequence[Path], files: Sequence[ShardFile], rows: Rows, columns: ColumnConfig) -> Shards:
-    shard: list[int] = []
-    for number, path in enumerate(paths):
-        if audio_column(path, columns.audio) is None:
-            raise UsageError(
-                f"{path}: has no column {columns.audio!r} with encoded audio; name it with --columns.audio, inner "
-                "fields by dots"
-            )
-        shard += [number] * table_rows(path, columns.audio, rows)
-    return TableShards(files, np.array(shard, dtype=np.int64), columns.audio)
-
-
-def _unique(rows: Rows, paths: Sequence[Path], shards: Shards, root: Path) -> Iterator[str]:
-    """A path for each recording: that of its shard below root and its own in there, told apart where it comes twice."""
-    seen: set[str] = set()
-    for number, (row, shard) in enumerate(zip(rows.good, shards.shard.tolist(), strict=True)):
-        key = f"{paths[shard].relative_to(root)}/{row['path']}"
-        if key in seen:
-            key = f"{paths[shard].relative_to(root)}/{number}/{row['path']}"
-        seen.add(key)
-        yield key
+    keys = [path.relative_to(root).as_posix() for path in paths]
+    indexes = (read_local(path, columns.audio) for path in paths)
+    return manifest_of_shards(name, root, keys, [LocalFile(str(path)) for path in paths], indexes, columns)
 
 
 def _from_folder(folder: Path, name: str, columns: ColumnConfig) -> Manifest:

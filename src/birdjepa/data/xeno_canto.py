@@ -24,9 +24,9 @@ from birdjepa import __version__
 from birdjepa.audio import containers
 from birdjepa.audio.decode import AUDIO_SUFFIXES
 from birdjepa.core import failures, files
-from birdjepa.core.errors import UsageError
+from birdjepa.core.errors import Unreachable, UsageError
 from birdjepa.core.failures import Failure
-from birdjepa.data.fetching import Answered, Fetcher, Unreachable
+from birdjepa.data.fetching import Answered, Fetcher
 
 ENDPOINT = "https://xeno-canto.org/api/3/recordings"
 LISTING = "listing.json"

@@ -27,7 +27,8 @@ class PretrainConfig:
     """A whole pretraining run. A saved config.json holds exactly this."""
 
     data: tuple[str, ...] = ()
-    """DATA to learn from: folders, manifests, or synth; "DATA@2" counts twice as much in the mixture."""
+    """DATA to learn from: folders, manifests, shards, hub:OWNER/NAME, or synth; "DATA@2" counts twice as much in the
+    mixture."""
     out: Path = Path("runs/first")
     """Run folder; must not exist yet, or be empty."""
     seed: int = 0
@@ -66,7 +67,7 @@ class PretrainConfig:
           UsageError: naming the fields that do not fit.
         """
         if not self.data:
-            raise UsageError("--data is missing: give a folder, a manifest, or synth")
+            raise UsageError("--data is missing: give a folder, a manifest, hub:OWNER/NAME, or synth")
         least = self.objective.least_clip_s(self.patch.frames / self.front_end.frame_rate)
         window_s = self.front_end.window / self.front_end.sampling_rate
         if self.loader.clip_s < least + window_s:

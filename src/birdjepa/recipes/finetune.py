@@ -12,6 +12,7 @@ from birdjepa.core import files
 from birdjepa.core.errors import Interrupted, UsageError
 from birdjepa.core.provenance import provenance
 from birdjepa.data.manifest import Manifest
+from birdjepa.data.sources import pinned
 from birdjepa.recipes import finetune_score, run_folder
 from birdjepa.recipes.finetune_config import FinetuneConfig
 from birdjepa.recipes.finetune_data import folds_to_cross, labelled_data, split_parts
@@ -31,6 +32,7 @@ def start(config: FinetuneConfig, say: Say) -> FinetuneResult:
     config.check()
     require_extras(config.train.sinks)
     run_folder.require_free(config.out, config)
+    config = dataclasses.replace(config, data=pinned(config.data))
     labelled = labelled_data(config)
     names = folds_to_cross(labelled, config)
     fold_folders(names)

@@ -16,7 +16,7 @@ from birdjepa.core.processes import Processes
 from birdjepa.core.provenance import provenance
 from birdjepa.data.loader import Clips, labels_of
 from birdjepa.data.manifest import Manifest
-from birdjepa.data.sources import open_data, split_weight
+from birdjepa.data.sources import open_data, pinned, split_weight
 from birdjepa.models.encoder import Encoder
 from birdjepa.objectives.base import DataSize, Objective
 from birdjepa.objectives.supervised import SupervisedConfig
@@ -56,6 +56,7 @@ def start(config: PretrainConfig, say: Say) -> PretrainResult:
     with _connected(config) as (device, own), StopSignal() as signal:
         say = say if own.is_first else _silence
         own.first(lambda: run_folder.require_free(folder, config))
+        config = own.first(lambda: _pinned(config))
         sources = own.together(lambda: open_sources(config))
         with run_folder.only_one(folder):
             own.first(lambda: run_folder.require_free(folder, config))
@@ -100,6 +101,12 @@ def _connected(config: PretrainConfig) -> Generator[tuple[torch.device, Processe
     require_usable(config.train, device, asked.world)
     with processes.joined(device) as own:
         yield device, own
+
+
+def _pinned(config: PretrainConfig) -> PretrainConfig:
+    """The configuration with its DATA as it is now, so that a resumed run reads the same."""
+    data, exclude = (tuple(pinned(each) for each in named) for named in (config.data, config.exclude))
+    return dataclasses.replace(config, data=data, exclude=exclude)
 
 
 def _silence(_: str) -> None:

@@ -111,7 +111,8 @@ def train(
     try:
         with worker_errors():
             feed = functools.partial(batches, clips)
-            trainer.run(feed, configs.to_json(config), stop=signal.stop, say=say, judge=judge)
+            described = configs.to_json(config)
+            trainer.run(feed, described, stop=signal.stop, say=say, judge=judge, fetches=clips.fetches)
     except NonFinite as error:
         heard = ", ".join(clips.path(number) for number in error.recordings[:4])
         text = f"{error}, or look at its {len(error.recordings)} recordings: {heard} ..."

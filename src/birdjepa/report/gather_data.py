@@ -51,7 +51,8 @@ def cell(source: Manifest, names: Sequence[str], row: int) -> str:
 
 
 def _look(recordings: Manifest) -> tuple[list[int], list[AudioInfo]]:
-    """Rows that were looked at, and the headers of those that open."""
+    """Rows that were looked at, of those that are on this machine, and the headers of those that open."""
+    recordings = recordings.here()
     n = len(recordings)
     chosen = random.generator(0, "report", "headers", n).choice(n, size=min(n, N_LOOKED), replace=False)
     rows = sorted(chosen.tolist())

@@ -55,7 +55,8 @@ def look_around(
     seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> Neighbourhood:
-    """Embeds up to n_points rows of all sources together, and finds who is near whom."""
+    """Embeds up to n_points rows of all sources together, of those on this machine, and finds who is near whom."""
+    sources = [source.here() for source in sources]
     pooling = encoder.config.pooling if encoder.config.pooling != "cls" else "mean"
     embedder = Pooled(encoder, pooling)
     points: list[_Point] = []

@@ -124,8 +124,10 @@ class Trainer:
         stop: Callable[[], bool],
         say: Callable[[str], None],
         judge: Judge | None = None,
+        fetches: bool = False,
     ) -> None:
-        """Trains from the state's step to the last, or to where the judge calls it over.
+        """Trains from the state's step to the last, or to where the judge calls it over. Where batches are fetched over
+        a network, that bounds its waits itself, and the watchdog is patient meanwhile.
 
         Raises:
           Interrupted: a stop was asked for; the state is saved.
@@ -154,7 +156,8 @@ class Trainer:
                         f"stopped at step {state.step}, saved; go on with: birdjepa {self.verb} --resume {self.folder}"
                     )
                 began = time.perf_counter()
-                micro_batches = own.together(lambda: [next(feed) for _ in range(config.accumulate)])
+                with watchdog.patient() if fetches else contextlib.nullcontext():
+                    micro_batches = own.together(lambda: [next(feed) for _ in range(config.accumulate)])
                 self.timing.mark("data")
                 if state.step == start:
                     require_own_clips(micro_batches)
