@@ -1,4 +1,4 @@
-"""`birdjepa data synth FOLDER`, `birdjepa data images FOLDER` and `birdjepa data scan DATA`."""
+"""`birdjepa data synth FOLDER`, `data images FOLDER`, `data scan DATA`; `data stats` and `data bench` have modules."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from birdjepa.audio.images import ImagesConfig, write_images
 from birdjepa.audio.synth import SynthConfig, write_dataset
-from birdjepa.cli import tell
+from birdjepa.cli import data_bench, tell
 from birdjepa.cli.arguments import parse
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.core.telling import tenths
@@ -50,9 +50,14 @@ class ScanArguments:
 
 
 def run(argv: Sequence[str]) -> int:
-    jobs = {"synth": run_synth, "images": run_images, "scan": run_scan}
+    jobs = {
+        "synth": run_synth,
+        "images": run_images,
+        "scan": run_scan,
+        "bench": data_bench.run,
+    }
     if not argv or argv[0] not in jobs:
-        raise UsageError("birdjepa data synth FOLDER, birdjepa data images FOLDER, or birdjepa data scan DATA")
+        raise UsageError("birdjepa data synth FOLDER, images FOLDER, scan DATA, stats DATA, or bench DATA")
     return jobs[argv[0]](argv[1:])
 
 
