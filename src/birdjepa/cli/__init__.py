@@ -20,7 +20,7 @@ VERBS = {
     "profile": "what a step costs: memory by batch size, time by part, operations",
     "probe": "how much a frozen encoder knows about labels, beside two floors",
     "report": "one HTML file that shows a run",
-    "data": "synth: labelled synthetic bird songs; images: digits as sound; scan: what is there, what is damaged",
+    "data": "synth, images: labelled sound; scan: what is damaged; stats: what is in it; bench: what limits the loader",
     "doctor": "versions, processor, memory, audio formats, free disk on one screen",
 }
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from birdjepa.audio.images import ImagesConfig, write_images
 from birdjepa.audio.synth import SynthConfig, write_dataset
-from birdjepa.cli import data_bench, tell
+from birdjepa.cli import data_bench, data_stats, tell
 from birdjepa.cli.arguments import parse
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.core.telling import tenths
@@ -54,6 +54,7 @@ def run(argv: Sequence[str]) -> int:
         "synth": run_synth,
         "images": run_images,
         "scan": run_scan,
+        "stats": data_stats.run,
         "bench": data_bench.run,
     }
     if not argv or argv[0] not in jobs:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 
 from birdjepa.audio import decode
-from birdjepa.audio.logmel import LogMelConfig
+from birdjepa.audio.logmel import at_rate
 from birdjepa.audio.recording import AudioInfo, Deferred, Part, Recording, Source
 from birdjepa.core import random
 from birdjepa.core.errors import AudioError, UsageError
@@ -279,17 +279,8 @@ def _kind(name: str, timed: Sequence[_Timed]) -> Kind:
 
 def _log_mel_ms(clips: Clips) -> float:
     """A clip's log-mel with the usual settings for the model's rate, on one core; the best of a few batches."""
-    usual, rate = LogMelConfig(), clips.sampling_rate
-    scale = rate / usual.sampling_rate
-    front_end = dataclasses.replace(
-        usual,
-        sampling_rate=rate,
-        window=round(usual.window * scale),
-        hop=round(usual.hop * scale),
-        n_mels=max(8, round(usual.n_mels * min(1.0, scale))),
-        f_max=min(usual.f_max, rate / 2),
-    ).build()
-    n_samples = max(front_end.config.window, round(clips.config.clip_s * rate))
+    front_end = at_rate(clips.sampling_rate).build()
+    n_samples = max(front_end.config.window, round(clips.config.clip_s * clips.sampling_rate))
     batch = torch.from_numpy(random.generator(0, "bench").standard_normal((8, n_samples)).astype(np.float32))
     times = []
     with torch.inference_mode():
