@@ -1,6 +1,6 @@
 """A data set as one HTML page: lengths, formats, levels, labels, parts and what they share, examples as pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from birdjepa.audio.logmel import band_centres
 from birdjepa.data.stats import QUIET_DB, DataStats, Example, Parts
 from birdjepa.report.bars import bar_list, histogram, ranks
 from birdjepa.report.build import page
-from birdjepa.report.html import Html, breakable, note, paragraph, section, table, tag
+from birdjepa.report.html import Html, breakable, join, note, paragraph, section, table, tag
 from birdjepa.report.picture import legend, levels, spectrogram
 
 MOST_BARS = 40
@@ -89,13 +89,17 @@ def _recordings(stats: DataStats) -> Html:
     figures = [
         _figure("Length of recordings", histogram(stats.duration_s, "length of recordings", length_text, log=True)),
         _figure("Sampling rates", bar_list(stats.sampling_rates)),
-        _figure("Containers and codecs", bar_list(stats.formats)),
-        _figure("Channels", bar_list(stats.channels)),
+        _figure("Containers, codecs, channels", join((bar_list(stats.formats), bar_list(_channels(stats.channels))))),
     ]
     lead = "Lengths that differ by orders of magnitude, or several rates, ask for a look at what goes with them."
     read = "all" if stats.n_headers + len(stats.refused) >= stats.n_recordings else "a sample of"
     told = f"Lengths from the {stats.durations_from}; the rest from {read} headers ({stats.n_headers:,} were read)."
     return section("recordings", "Recordings", lead, tag("div", {"class": "charts"}, *figures), note(told))
+
+
+def _channels(counts: Mapping[str, int]) -> dict[str, int]:
+    names = {"1": "mono", "2": "stereo"}
+    return {names.get(n, f"{n} channels"): count for n, count in counts.items()}
 
 
 def _levels(stats: DataStats) -> Html:
@@ -123,7 +127,8 @@ def _labels(stats: DataStats) -> Html:
     counts = list(stats.labels.items())
     told = (
         f"{len(counts):,} classes over {stats.n_rows - stats.n_unlabelled:,} labelled rows; {len(stats.rare):,} "
-        f"classes with fewer than {few} rows; {stats.n_unlabelled:,} rows without a label, {stats.n_multilabel:,} with several."
+        f"classes with fewer than {few} rows; {stats.n_unlabelled:,} rows without a label, {stats.n_multilabel:,} with "
+        "several."
     )
     if len(counts) <= MOST_BARS:
         return section("labels", title, lead, paragraph(told), _figure("Rows of each class", bar_list(stats.labels)))
@@ -194,10 +199,11 @@ def _examples(stats: DataStats) -> Html:
     config = stats.front_end
     centres = band_centres(config) / 1000
     low, high = float(centres[0]), float(centres[-1])
+    cut = any(np.isnan(each.frames).any() for each in stats.examples)
     told = note(
         f"{stats.config.example_s:g} s each, {low:.2g} to {high:.3g} kHz (mel) upwards, each with shades of its own: ",
-        legend(hidden=any(np.isnan(each.frames).any() for each in stats.examples)),
-        ". Lines mark a labelled segment.",
+        legend(hidden=cut),
+        f"{' (the recording has ended)' if cut else ''}. Lines mark a labelled segment.",
     )
     return section("examples", title, lead, told, *shown)
 
