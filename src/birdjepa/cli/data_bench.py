@@ -181,12 +181,12 @@ def show(name: str, found: LoaderBench, verdict: Sequence[str]) -> None:
     table = Table(*columns, title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), collapse_padding=True, pad_edge=False)
     for kind in (*found.kinds[:MOST_SHOWN], *([found.all_kinds] if len(found.kinds) > 1 else ())):
         cells = (f"{kind.ms[part]:.2f}" for part in parts)
-        first = f"{kind.name.replace(' ', chr(10), 1)} ({kind.n_clips})"
+        first = f"{kind.name.replace('MP3/MPEG_LAYER_III', 'MP3').replace(' ', chr(10), 1)} ({kind.n_clips})"
         table.add_row(first, *cells, f"{kind.total_ms:.1f}", f"{1000 / kind.total_ms:,.0f}")
     table.add_row("share", *(f"{found.shares[part]:.0%}" for part in parts), "", "")
     console.print(table)
     if len(found.kinds) > MOST_SHOWN:
-        console.print(f"and {len(found.kinds) - MOST_SHOWN} kinds more; --json has them all")
+        console.print(f"and {len(found.kinds) - MOST_SHOWN} more; --json has them all")
     console.print(
         f"log-mel of a clip: {found.log_mel_ms:.2f} ms on one core, in the training process or on its GPU",
         highlight=False,

@@ -32,10 +32,13 @@ from birdjepa.data.order import Visit
 PARTS = ("shard", "disk", "open", "decode", "search", "resample", "batch")
 """Parts of a clip: getting its bytes out of a table or from elsewhere, reading them for the first time, opening and
 header, seeking and decoding, finding the stretch, bringing it to the model's rate, order and stacking."""
+WAITING = ("shard", "disk")
 N_LEAST = 12
 """Clips whose parts are timed however long it takes."""
 N_TWINS, TWIN_S = 8, 60.0
 """Recordings that are written again as FLAC at the model's rate, and how much of each."""
+_MOST_WARMED = 32 << 20
+"""Bytes of a recording that are read beforehand."""
 _BLOCK = 8_000
 """Samples written at a time: libsndfile's encoders crash on long writes."""
 
@@ -48,7 +51,7 @@ class Kind:
     """Such as OGG/VORBIS 44.1 kHz."""
     n_clips: int
     ms: dict[str, float]
-    """Mean milliseconds of a clip by part."""
+    """Milliseconds of a clip by part."""
 
     @property
     def total_ms(self) -> float:
@@ -136,7 +139,7 @@ def bench(
         clip_s=clips.config.clip_s,
         sampling_rate=clips.sampling_rate,
         n_cores=n_cores(),
-        all_kinds=_kind("all", timed),
+        all_kinds=_together(kinds),
         kinds=tuple(kinds),
         warm_ms=1000 * float(np.mean([each.warm_s for each in timed])),
         log_mel_ms=log_mel_ms,
@@ -255,7 +258,7 @@ def _take(clips: Clips, visit: Visit, recording: Recording, channel: int | None)
 
 def _reading(held: str | Path | Part, info: AudioInfo, clip_s: float) -> tuple[float, float]:
     """Seconds to read about the bytes that a clip needs: from the disk, as far as the system lets go of them, then from
-    memory."""
+    memory. Leaves the recording in memory, so that decoding it waits for nothing."""
     path, first, size = (held.file, held.offset, held.size) if isinstance(held, Part) else (Path(held), 0, 0)
     n_bytes = (size or path.stat().st_size) * min(1.0, clip_s / max(info.duration_s, 1e-3))
     middle = first + (size or path.stat().st_size) // 2
@@ -269,12 +272,25 @@ def _reading(held: str | Path | Part, info: AudioInfo, clip_s: float) -> tuple[f
             file.seek(begin)
             file.read(max(1, middle + round(n_bytes / 2) - begin))
             times.append(time.perf_counter() - began)
+        file.seek(first)
+        file.read(min(_MOST_WARMED, size or path.stat().st_size))
     return times[0], times[1]
 
 
 def _kind(name: str, timed: Sequence[_Timed]) -> Kind:
-    ms = {part: 1000 * float(np.mean([each.seconds[part] for each in timed])) for part in PARTS}
+    """Waiting comes in bursts that belong to it, so its mean counts; of work the median, for a core that is taken away
+    for a moment says nothing of it."""
+    ms = {}
+    for part in PARTS:
+        seconds = [each.seconds[part] for each in timed]
+        ms[part] = 1000 * float(np.mean(seconds) if part in WAITING else np.median(seconds))
     return Kind(name, len(timed), ms)
+
+
+def _together(kinds: Sequence[Kind]) -> Kind:
+    """All kinds as often as they came."""
+    n = sum(kind.n_clips for kind in kinds)
+    return Kind("all", n, {part: sum(kind.ms[part] * kind.n_clips for kind in kinds) / n for part in PARTS})
 
 
 def _log_mel_ms(clips: Clips) -> float:
