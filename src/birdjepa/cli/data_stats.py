@@ -81,10 +81,13 @@ def rows(found: DataStats) -> list[tuple[str, str]]:
         ("formats", _counts(found.formats)),
         ("levels (RMS, dB)", _spread(quantiles(loudness.rms_db), lambda value: f"{value:.0f}")),
         ("silent, clipped", f"{loudness.n_silent}, {loudness.n_clipped} of {loudness.n} stretches"),
-        ("classes", f"{len(found.labels):,}, {len(found.rare):,} with fewer than {found.config.few} rows"),
-        ("commonest", _counts(found.labels)),
-        ("without a label", f"{found.n_unlabelled:,}"),
     ]
+    if found.labels:
+        told += [
+            ("classes", f"{len(found.labels):,}, {len(found.rare):,} with fewer than {found.config.few} rows"),
+            ("commonest", _counts(found.labels)),
+            ("without a label", f"{found.n_unlabelled:,}"),
+        ]
     for part in found.parts:
         leaks = f"; {part.n_crossing:,} groups in several" if part.n_crossing else "; no group in two"
         told.append((f"{part.column}s", _counts({name or "(none)": n for name, n in part.rows.items()}) + leaks))
