@@ -259,6 +259,7 @@ def main() -> None:
                     compared = {"over the best other": rates["birdjepa"] / others}
                     rows.append({**row, **compared, "birdjepa, by the clock": found["birdjepa"].wall})
                     print(common.table(rows[-1:]), flush=True)
+        del recordings, ways, hub
         mixed = Ours(Path(temporary))
         n_batches = options.clips // BATCH
         make = functools.partial(Batches(mixed).__getitem__)

@@ -19,7 +19,7 @@ from birdjepa.data.sources import open_data
 from birdjepa.data.stats import DataStats, StatsConfig, quantiles, stats
 from birdjepa.report.dataset import dataset_page, hours_text, length_text, warnings
 
-MANY = 1000
+MANY = 5000
 """Recordings from which progress is told."""
 MOST_SHOWN = 6
 """Entries of a line of counts."""
