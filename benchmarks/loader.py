@@ -79,13 +79,17 @@ def sounds(shared: Path, n: int) -> list[np.ndarray]:
     return made
 
 
-def write(folder: Path, suffix: str, rate: int, recordings: Sequence[np.ndarray]) -> None:
-    folder.mkdir()
-    for number, recording in enumerate(recordings):
-        samples = recording if rate == 44_100 else soxr.resample(recording, 44_100, rate)
-        with soundfile.SoundFile(folder / f"{number:03d}.{suffix}", "w", rate, 1) as file:
-            for start in range(0, len(samples), BLOCK):
-                file.write(samples[start : start + BLOCK])
+def write_all(folder: Path, recordings: Sequence[np.ndarray]) -> None:
+    """The recordings, given at 44.1 kHz, in every format at every rate, each in a folder of its own."""
+    for rate in RATES:
+        for suffix in FORMATS.values():
+            own = folder / f"{suffix}-{rate}"
+            own.mkdir()
+            for number, recording in enumerate(recordings):
+                samples = recording if rate == 44_100 else soxr.resample(recording, 44_100, rate)
+                with soundfile.SoundFile(own / f"{number:03d}.{suffix}", "w", rate, 1) as file:
+                    for start in range(0, len(samples), BLOCK):
+                        file.write(samples[start : start + BLOCK])
 
 
 class Batches(Dataset[Any]):
@@ -232,37 +236,41 @@ def resident_mib() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def compare(folder: Path, seconds: float) -> tuple[list[dict[str, object]], str]:
+    """A row for one and for two workers on the recordings of a folder, and how `datasets` decoded them."""
+    hub, how = hub_rows(folder)
+    ways = {
+        "birdjepa": Ours(folder),
+        "whole file": Plain(folder, whole_file),
+        "datasets": Plain(folder, hub_clip, hub),
+        "librosa": Librosa(folder, librosa_whole),
+        "librosa, offset": Librosa(folder, librosa_offset),
+        "libsndfile alone": Decoding(folder, decoding),
+    }
+    rows = []
+    for workers in (1, 2):
+        found = best(ways, workers, seconds)
+        rates: dict[str, float] = {way: rate.cpu for way, rate in found.items()}
+        others = max(rates[way] for way in list(ways)[1:-1])
+        compared = {"over the best other": rates["birdjepa"] / others}
+        rows.append({"workers": workers, **rates, **compared, "birdjepa, by the clock": found["birdjepa"].wall})
+    return rows, how
+
+
 def main() -> None:
     options = parse()
     torch.set_num_threads(1)
     rows, how = [], ""
-    recordings = sounds(options.shared, options.per_format)
     with tempfile.TemporaryDirectory() as temporary:
+        write_all(Path(temporary), sounds(options.shared, options.per_format))
         for rate in RATES:
             for name, suffix in FORMATS.items():
-                folder = Path(temporary) / f"{suffix}-{rate}"
-                write(folder, suffix, rate, recordings)
-                hub, how = hub_rows(folder)
-                ways = {
-                    "birdjepa": Ours(folder),
-                    "whole file": Plain(folder, whole_file),
-                    "datasets": Plain(folder, hub_clip, hub),
-                    "librosa": Librosa(folder, librosa_whole),
-                    "librosa, offset": Librosa(folder, librosa_offset),
-                    "libsndfile alone": Decoding(folder, decoding),
-                }
-                for workers in (1, 2):
-                    found = best(ways, workers, options.seconds)
-                    rates = {way: rate.cpu for way, rate in found.items()}
-                    others = max(rates[way] for way in list(ways)[1:-1])
-                    row = {"recordings": f"{name}, {rate / 1000:g} kHz", "workers": workers, **rates}
-                    compared = {"over the best other": rates["birdjepa"] / others}
-                    rows.append({**row, **compared, "birdjepa, by the clock": found["birdjepa"].wall})
-                    print(common.table(rows[-1:]), flush=True)
-        del recordings, ways, hub
-        mixed = Ours(Path(temporary))
+                told = {"recordings": f"{name}, {rate / 1000:g} kHz"}
+                found, how = compare(Path(temporary) / f"{suffix}-{rate}", options.seconds)
+                rows += [{**told, **row} for row in found]
+                print(common.table(rows[-len(found) :]), flush=True)
+        make = functools.partial(Batches(Ours(Path(temporary))).__getitem__)
         n_batches = options.clips // BATCH
-        make = functools.partial(Batches(mixed).__getitem__)
         for number in range(60):
             make(number)
         before, peak, began = resident_mib(), 0.0, time.perf_counter()
