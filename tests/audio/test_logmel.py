@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from birdjepa.audio.decode import AUDIO_SUFFIXES, read_clip
-from birdjepa.audio.logmel import LogMelConfig, band_centres, bird_mae, fine, mel_filters
+from birdjepa.audio.logmel import LogMelConfig, at_rate, band_centres, bird_mae, fine, mel_filters
 
 RATE = 32_000
 AUDIO_MAE = LogMelConfig(
@@ -241,3 +241,13 @@ def test_fine_hops(hop_ms: float, hop: int, rate: float) -> None:
 def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LogMelConfig(**change)
+
+
+@pytest.mark.parametrize("rate", [4_000, 8_000, 16_000, 22_050, 32_000, 44_100, 48_000, 256_000, 500_000])
+def test_the_default_front_end_fits_every_rate(rate):
+    config = at_rate(rate)
+    assert config.frame_rate == pytest.approx(100, rel=0.02)
+    assert config.n_mels <= 128
+    assert config.f_max == rate / 2
+    assert len(config.build()(torch.zeros(1, rate))[0]) == pytest.approx(98, abs=2)
+    assert at_rate(32_000) == LogMelConfig()

@@ -178,7 +178,7 @@ def test_a_refusal_is_told_at_once(server, status, said):
 
 
 def test_a_wrong_column_names_those_that_would_do(server):
-    with pytest.raises(UsageError, match=r"no column 'sound' with encoded audio \(one of audio\).*--columns\.audio"):
+    with pytest.raises(UsageError, match=r"no column 'sound' with encoded audio \(one of audio\).*columns\.audio"):
         open_data("hub:me/parquet", ColumnConfig(audio="sound"))
 
 

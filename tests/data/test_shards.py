@@ -154,7 +154,7 @@ def test_what_is_damaged_is_named(tmp_path):
         with pytest.raises(LabelError, match="cannot be read as"):
             open_data(str(tmp_path / name))
     write_parquet(tmp_path / "good.parquet", range(2))
-    with pytest.raises(UsageError, match=r"no column 'path'; .*--columns\.audio"):
+    with pytest.raises(UsageError, match=r"no column 'path'; .*columns\.audio"):
         open_data(str(tmp_path / "good.parquet"), ColumnConfig(audio="mp3"))
 
 

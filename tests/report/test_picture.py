@@ -49,9 +49,9 @@ def test_low_bands_are_at_the_bottom_and_time_runs_right():
 
 def test_thumbnails_average_and_never_grow():
     generator = np.random.default_rng(0)
-    large = pixels(spectrogram(generator.normal(size=(1000, 128)), Levels(-1.0, 1.0), "x", thumbnail=True))
+    large = pixels(spectrogram(generator.normal(size=(1000, 128)), Levels(-1.0, 1.0), "x", most=THUMBNAIL))
     assert large.shape == THUMBNAIL[::-1]
-    small = pixels(spectrogram(generator.normal(size=(30, 20)), Levels(-1.0, 1.0), "x", thumbnail=True))
+    small = pixels(spectrogram(generator.normal(size=(30, 20)), Levels(-1.0, 1.0), "x", most=THUMBNAIL))
     assert small.shape == (20, 30)
 
 

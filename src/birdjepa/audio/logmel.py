@@ -101,6 +101,20 @@ def fine(hop_ms: float = 5.0) -> LogMelConfig:
     return LogMelConfig(hop=round(32_000 * hop_ms / 1000), window=1024, f_min=0.0)
 
 
+def at_rate(sampling_rate: int) -> LogMelConfig:
+    """The default front end for another sampling rate: windows as long in time, bands up to its Nyquist frequency, and
+    fewer of them where the rate is lower."""
+    usual = LogMelConfig()
+    scale = sampling_rate / usual.sampling_rate
+    return LogMelConfig(
+        sampling_rate=sampling_rate,
+        window=round(usual.window * scale),
+        hop=round(usual.hop * scale),
+        n_mels=max(8, round(usual.n_mels * min(1.0, scale))),
+        f_max=sampling_rate / 2,
+    )
+
+
 def bird_mae() -> LogMelConfig:
     """Bird-MAE's front end: Kaldi fbank, 128 bands, 32 kHz, 25 ms / 10 ms, normalised as (x + 7.2) / (2 * 4.43).
 

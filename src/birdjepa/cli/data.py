@@ -17,6 +17,8 @@ class Verb(NamedTuple):
 
 VERBS = {
     "scan": Verb("data_scan", "run", "what is in a folder or manifest, and what in it is damaged"),
+    "stats": Verb("data_stats", "run", "lengths, rates, levels, labels and leakage between splits, as an HTML page"),
+    "bench": Verb("data_bench", "run", "where the loader's time goes, and what limits it"),
     "segments": Verb("data_labels", "run_segments", "recordings and their label files become a manifest of segments"),
     "labels": Verb("data_labels", "run_labels", "label files of Raven, Audacity, BirdNET, Praat ... into one another"),
     "list": Verb("data_catalog", "run_list", "the public data sets that are known"),

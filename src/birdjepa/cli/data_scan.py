@@ -19,6 +19,7 @@ from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
 from birdjepa.core import failures
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, Interrupted, UsageError
+from birdjepa.data.manifest import ColumnConfig
 from birdjepa.data.scan import ScanReport, scan
 from birdjepa.data.scan_journal import Journal
 from birdjepa.data.sources import open_data
@@ -42,6 +43,7 @@ class ScanArguments:
     """Read headers only: fast, but damage inside a file goes unseen."""
     json: bool = False
     """Print one JSON object instead of a table."""
+    columns: ColumnConfig = ColumnConfig()
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -58,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str], signal: StopSignal) -> int:
     told = "Decodes every file and tells what is there and what is damaged. Stopped, it goes on when run again."
     arguments = parse(ScanArguments, argv, prog="birdjepa data scan", description=told)
-    manifest = open_data(arguments.data).recordings()
+    manifest = open_data(arguments.data, arguments.columns).recordings()
     folder = arguments.out or Path()
     with contextlib.ExitStack() as stack:
         journal = open_journal(arguments)
@@ -106,7 +108,10 @@ def open_journal(arguments: ScanArguments) -> Journal | None:
         "birdjepa": __version__,
         "libsndfile": soundfile.__libsndfile_version__,
     }
-    name = hashlib.sha256(f"{data}\0{arguments.headers_only}".encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    named = (arguments.columns.path, arguments.columns.audio)
+    name = hashlib.sha256(f"{data}\0{arguments.headers_only}\0{named}".encode("utf-8", "surrogateescape")).hexdigest()[
+        :8
+    ]
     path = (arguments.out or Path()) / f".scan-{name}.journal"
     try:
         return Journal(path, described)

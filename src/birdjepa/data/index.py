@@ -65,8 +65,8 @@ def read_table(source: Any, name: str, audio: str) -> ShardIndex:
         others = ", ".join(bytes_columns(source))
         hint = f"one of {others}" if others else "there is none"
         raise UsageError(
-            f"{name}: has no column {audio!r} with encoded audio ({hint}); name it with --columns.audio, inner fields "
-            "by dots"
+            f"{name}: has no column {audio!r} with encoded audio ({hint}); name it in columns.audio, inner fields by "
+            "dots"
         )
     rows = table_rows(source, audio)
     nothing = np.zeros(len(rows), dtype=np.int64)

@@ -318,7 +318,7 @@ def durations(source: Manifest) -> Float[np.ndarray, " n"]:
     if unknown.size and source.shards is not None and not source.shards.at_hand:
         raise UsageError(
             f"{source.name}: {unknown.size} recordings come without a length, and finding it would fetch them all: "
-            "name its column with --columns.duration-s, or set --loader.draw recording"
+            "name its column in columns.duration_s, or set loader.draw to recording"
         )
 
     def length(row: int) -> float:

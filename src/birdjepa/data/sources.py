@@ -173,7 +173,7 @@ def _from_table(path: Path, name: str, columns: ColumnConfig) -> Manifest:
     if not rows.good and not rows.bad:
         raise UsageError(f"{name}: the manifest has no rows")
     if rows.good and columns.path not in rows.good[0]:
-        hint = "; for sound inside the file name its column with --columns.audio" if path.suffix == ".parquet" else ""
+        hint = "; for sound inside the file name its column in columns.audio" if path.suffix == ".parquet" else ""
         there = ", ".join(rows.good[0])
         raise UsageError(f"{name}: the manifest has no column {columns.path!r}; it has {there}{hint}")
     return manifest_of(name, path.parent, rows, columns)

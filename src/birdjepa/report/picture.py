@@ -36,9 +36,12 @@ def levels(frames: Float[np.ndarray, "t m"]) -> Levels:
     return Levels(max(high - RANGE_DB, min(low, high - 20.0)), high)
 
 
-def spectrogram(frames: Float[np.ndarray, "t m"], shades: Levels, alt: str, *, thumbnail: bool = False) -> Html:
-    """A picture element that fills the width it is given; NaN is drawn in the tone of what is hidden."""
-    columns, rows = THUMBNAIL if thumbnail else frames.shape
+def spectrogram(
+    frames: Float[np.ndarray, "t m"], shades: Levels, alt: str, *, most: tuple[int, int] | None = None
+) -> Html:
+    """A picture element that fills the width it is given, of at most so many columns and rows; NaN is drawn in the tone
+    of what is hidden."""
+    columns, rows = most or frames.shape
     image = _pool(_pool(frames, columns).T, rows)[::-1]
     source = data_uri(encode_png(np.ascontiguousarray(image, dtype=np.float64), *shades), "image/png")
     return tag(
@@ -77,7 +80,7 @@ def annotated(clip: HeardClip, views: Sequence[SeenPanel], shades: Levels, scale
 def playable(clip: HeardClip, sound: int) -> Html:
     """A thumbnail with a play button."""
     alt = f"Spectrogram of {described(clip)}, {clip.duration_s:.1f} s"
-    image = spectrogram(clip.frames, levels(clip.frames), alt, thumbnail=True)
+    image = spectrogram(clip.frames, levels(clip.frames), alt, most=THUMBNAIL)
     return tag("div", {"class": "picture"}, image, _playhead(), play_button(sound, described(clip)))
 
 
