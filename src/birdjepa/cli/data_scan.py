@@ -108,10 +108,8 @@ def open_journal(arguments: ScanArguments) -> Journal | None:
         "birdjepa": __version__,
         "libsndfile": soundfile.__libsndfile_version__,
     }
-    named = (arguments.columns.path, arguments.columns.audio)
-    name = hashlib.sha256(f"{data}\0{arguments.headers_only}\0{named}".encode("utf-8", "surrogateescape")).hexdigest()[
-        :8
-    ]
+    asked = f"{data}\0{arguments.headers_only}\0{arguments.columns.path}\0{arguments.columns.audio}"
+    name = hashlib.sha256(asked.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     path = (arguments.out or Path()) / f".scan-{name}.journal"
     try:
         return Journal(path, described)
