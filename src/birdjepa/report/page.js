@@ -79,7 +79,8 @@
 
   // ---- curves: pointing at one chart reads the same step in all
   const lines = read("curves-data") || [];
-  const charts = [...document.querySelectorAll(".chart")].map((figure, i) => {
+  const drawn = [...document.querySelectorAll(".chart")].filter((figure) => figure.querySelector("path.curve"));
+  const charts = drawn.slice(0, lines.length).map((figure, i) => {
     const svg = figure.querySelector("svg");
     const path = [...svg.querySelectorAll("path.curve")][0];
     const points = path.getAttribute("d").slice(1).split("L").map((pair) => pair.split(",").map(Number));
