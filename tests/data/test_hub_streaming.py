@@ -160,7 +160,7 @@ def test_what_is_seen_ahead_is_what_will_be_read(server):
 
 
 def test_lengths_that_nobody_tells_are_not_fetched_for(server):
-    with pytest.raises(UsageError, match=r"hub:me/parquet: 64 recordings come without a length.*--loader\.draw"):
+    with pytest.raises(UsageError, match=r"hub:me/parquet: 64 recordings come without a length.*loader\.draw"):
         make("hub:me/parquet", draw="duration")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from birdjepa.checkpoint.store import Checkpoint
 from birdjepa.core.errors import UserError
+from birdjepa.core.failures import Failure
 from birdjepa.objectives.base import Objective
 from birdjepa.optim import AnyOptimiser
 from birdjepa.optim.ema import Ema
