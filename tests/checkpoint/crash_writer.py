@@ -70,7 +70,7 @@ def delete_first(folder: Path) -> None:
 FAULTS = {
     "write in place": ("_publish", write_in_place),
     "swap": ("_publish", swap),
-    "delete first": ("_clear_leftovers", delete_first),
+    "delete first": ("clear_leftovers", delete_first),
 }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import socket
 
 import pytest
 import torch
@@ -235,3 +236,13 @@ def test_every_objective_resumes_to_the_last_bit(songs, tmp_path, monkeypatch, n
     assert differences(tmp_path / "whole", tmp_path / "stopped") == []
     exported = (tmp_path / "whole" / "encoder" / "model.safetensors").stat().st_size
     assert exported < 4 * 130_000  # the encoder alone: no head, teacher, decoder
+
+
+def test_what_a_kill_inside_the_last_save_left_is_cleared(songs, tmp_path):
+    """No save follows that would do it."""
+    run = tmp_path / "run"
+    pretrain.start(tiny(songs, run, steps=2), print)
+    left = run / "checkpoints" / f".deleting-step-00000001.999999999.0a1b2c3d.{socket.gethostname()}"
+    left.mkdir()
+    pretrain.resume(run, print)
+    assert not left.exists()

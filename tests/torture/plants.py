@@ -288,7 +288,7 @@ def _hashes_of_what_is_there(file: Any, found: str, expected: Any) -> None:
 
 FAULTS: dict[str, Callable[[], None]] = {
     "saved in place": _put(store, "_publish", _write_in_place),
-    "old checkpoints deleted first": _put(store, "_clear_leftovers", _delete_first),
+    "old checkpoints deleted first": _put(store, "clear_leftovers", _delete_first),
     "no fsync": _put(store.files, "sync", lambda path: None),
     "averaged weights forgotten": _forget("ema."),
     "optimiser forgotten": _forget("optimiser."),

@@ -98,7 +98,7 @@ def save(
     temporary = _dot_name("writing", target)
     try:
         _make_folder(folder)
-        _clear_leftovers(folder)
+        clear_leftovers(folder)
         _write(temporary, step, state, meta_json)
         manifest.verify(temporary)
         _publish(temporary, target)
@@ -242,7 +242,7 @@ def _discard(path: Path) -> None:
         doomed.unlink()
 
 
-def _clear_leftovers(folder: Path) -> None:
+def clear_leftovers(folder: Path) -> None:
     """Ends what a killed save left: replacements are finished, dot folders of dead processes deleted.
 
     A process of another host cannot be asked whether it lives: its folders go when they are a day old.

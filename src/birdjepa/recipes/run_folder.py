@@ -187,6 +187,8 @@ def _lock(folder: Path, held: contextlib.ExitStack) -> None:
     for path in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
         if _HALF_WRITTEN.fullmatch(path.name):
             path.unlink(missing_ok=True)
+    if (folder / "checkpoints").is_dir():
+        store.clear_leftovers(folder / "checkpoints")  # of a kill inside the last save, after which none comes
 
 
 def newest(folder: Path, say: Say) -> Checkpoint | None:
