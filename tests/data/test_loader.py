@@ -206,7 +206,9 @@ def test_a_clip_can_be_taken_where_it_sounds(tmp_path):
     assert heard(where="energy", clip_s=7.0) == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_killed_worker_is_one_clear_error_and_no_hang(songs):
+    """Torch raises from its signal handler, maybe where it was opening a file of its own, which then stays open."""
     feed = batches(make(songs, workers=1, prefetch=1), 0, 10_000)
     next(feed)
     (worker,) = multiprocessing.active_children()
