@@ -10,6 +10,7 @@ import tyro
 from birdjepa.audio.labels import LabelsConfig
 from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
+from birdjepa.core import failures
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.core.failures import Failure
 from birdjepa.data.convert_labels import Written, convert_labels
@@ -73,7 +74,7 @@ def run_labels(argv: Sequence[str]) -> int:
         "n_refused": len(result.refused),
     }
     print(jsonlib.dumps(summary) if arguments.json else arguments.out)
-    return _ended(result.refused, arguments.out / "failures.csv")
+    return _ended(result.refused, arguments.out / failures.NAME)
 
 
 def run_segments(argv: Sequence[str]) -> int:
@@ -110,7 +111,7 @@ def run_segments(argv: Sequence[str]) -> int:
         "n_refused": len(segments.refused),
     }
     print(jsonlib.dumps(summary) if arguments.json else arguments.out)
-    return _ended(segments.refused, arguments.out.with_name("failures.csv"))
+    return _ended(segments.refused, arguments.out.with_name(failures.NAME))
 
 
 def _check_folder(folder: Path) -> None:
@@ -120,9 +121,9 @@ def _check_folder(folder: Path) -> None:
             raise UsageError(f"--out: {each} is a file, and a folder is needed there")
 
 
-def _ended(refused: Sequence[Failure], failures: Path) -> int:
+def _ended(refused: Sequence[Failure], listed: Path) -> int:
     for each in refused[:N_SHOWN]:
         tell(f"refused {each.path}{f' at {each.offset_s:g} s' if each.offset_s else ''}: {each.reason}")
     if refused:
-        tell(f"{len(refused)} were refused; see {failures}")
+        tell(f"{len(refused)} were refused; see {listed}")
     return EXIT_PARTIAL if refused else EXIT_DONE

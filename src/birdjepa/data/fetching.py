@@ -98,7 +98,7 @@ class Fetcher:
                 with error:
                     if error.code not in _PASSING:
                         raise Answered(error.code, _text(error)) from None
-                    wait_s, why = _asked_wait(error.headers.get("Retry-After")), f"HTTP {error.code}"
+                    wait_s, why = retry_after_s(error.headers.get("Retry-After")), f"HTTP {error.code}"
             except _BREAKS as error:
                 wait_s, why = None, str(getattr(error, "reason", "") or error or type(error).__name__)
             if wait_s is not None and wait_s > LONGEST_ASKED_WAIT_S:
@@ -134,11 +134,11 @@ def _own_wait(number: int) -> float:
     return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (number - 1)) * random.uniform(0.75, 1.25)
 
 
-def _asked_wait(header: str | None) -> float | None:
+def retry_after_s(header: str | None) -> float | None:
     """Seconds that a Retry-After header asks for, in either of its two forms."""
     if not header:
         return None
-    if header.strip().isdigit():
+    if header.strip().isdecimal():
         return float(header)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())

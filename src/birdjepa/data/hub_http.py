@@ -7,8 +7,6 @@ will.
 
 import contextlib
 import dataclasses
-import datetime
-import email.utils
 import json
 import os
 import random
@@ -20,6 +18,7 @@ from urllib.parse import urlsplit
 
 from birdjepa.core.errors import MissingExtraError, Unreachable, UsageError
 from birdjepa.core.telling import tell
+from birdjepa.data.fetching import retry_after_s
 
 T = TypeVar("T")
 
@@ -226,11 +225,8 @@ def _check(answer: Any, url: str, name: str) -> None:
 
 def _retry_after_s(headers: Mapping[str, str]) -> float:
     """What a server asks to wait, in seconds: a number, a date, or the rest of the Hub's window of requests."""
-    text = headers.get("retry-after", "").strip()
-    if text.isdecimal():
-        return float(text)
-    with contextlib.suppress(ValueError, TypeError):
-        then = email.utils.parsedate_to_datetime(text)
-        return max(0.0, (then - datetime.datetime.now(datetime.UTC)).total_seconds())
+    asked_s = retry_after_s(headers.get("retry-after"))
+    if asked_s is not None:
+        return asked_s
     rest = re.search(r"r\s*=\s*0\s*;\s*t\s*=\s*(\d+)", headers.get("ratelimit", ""))
     return float(rest[1]) if rest else 0.0

@@ -149,6 +149,8 @@ class Clips(Batches[ClipBatch]):
         self.rank, self.world = rank, world
         whole = config.examples == "recordings"
         self.sources = [(source.recordings() if whole else source).by_shard() for source in sources]
+        if config.draw == "duration" or config.short == "skip":  # so that headers are read once
+            self.sources = [dataclasses.replace(source, duration_s=durations(source)) for source in self.sources]
         self.classes = sorted({label for source in self.sources for row in labels_of(source) for label in row})
         self.slots = [self._slots(source) for source in self.sources]
         """For each source, how often each row is visited in a pass over it."""
@@ -259,18 +261,16 @@ class Clips(Batches[ClipBatch]):
           UsageError: if no row is visited.
         """
         config = self.config
-        needs_lengths = config.draw == "duration" or config.short == "skip"
-        length_s = stretches(source) if needs_lengths else np.full(len(source), np.inf)
         if config.draw == "recording":
             slots = [1] * len(source)
         elif config.draw == "class":
             slots = balanced_visits(labels_of(source))
         else:
-            slots = [max(1, round(min(s, LONGEST_S) / config.clip_s)) for s in length_s.tolist()]
+            slots = [max(1, round(min(s, LONGEST_S) / config.clip_s)) for s in stretches(source).tolist()]
         if config.most_visits:
             slots = [min(n, config.most_visits) for n in slots]
         if config.short == "skip":
-            slots = [n if s >= config.clip_s else 0 for n, s in zip(slots, length_s.tolist(), strict=True)]
+            slots = [n if s >= config.clip_s else 0 for n, s in zip(slots, stretches(source).tolist(), strict=True)]
         if not any(slots):
             raise UsageError(f"{source.name}: all recordings are shorter than loader.clip_s={config.clip_s:g} s")
         return slots
