@@ -1,0 +1,1 @@
+"""Models under test, one file each kind."""

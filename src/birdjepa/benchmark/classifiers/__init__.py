@@ -1,0 +1,1 @@
+"""What learns on frozen features, one file each kind."""
