@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from birdjepa.core import files
@@ -42,6 +42,8 @@ class Asked(NamedTuple):
     parts: tuple[str, ...]
     """Configuration and split, as far as they are given."""
     revision: str
+    kind: Literal["datasets", "models"] = "datasets"
+    """Which of the Hub's two kinds of repositories it is one of."""
 
     @property
     def name(self) -> str:
@@ -61,13 +63,14 @@ class Commit(NamedTuple):
     @property
     def folder(self) -> Path:
         """What the cache has of it."""
-        return _folder(self.asked.repository) / self.sha
+        return _folder(self.asked) / self.sha
 
     def file(self, path: str) -> HubFile:
         n_bytes, digest = self.files[path]
+        below = "datasets/" if self.asked.kind == "datasets" else ""
         return HubFile(
             name=f"{self.asked.name}/{path}",
-            url=f"{hub_http.endpoint()}/datasets/{self.asked.repository}/resolve/{self.sha}/{quote(path)}",
+            url=f"{hub_http.endpoint()}/{below}{self.asked.repository}/resolve/{self.sha}/{quote(path)}",
             cache=cache_folder(),
             place=(self.folder / "files" / path).relative_to(cache_folder()).as_posix(),
             n_bytes=n_bytes,
@@ -121,7 +124,7 @@ def find(asked: Asked) -> Commit:
     Raises:
       UserError: if it cannot be had.
     """
-    folder = _folder(asked.repository)
+    folder = _folder(asked)
     seen = folder / "refs" / quote(asked.revision, safe="")
     if _COMMIT.fullmatch(asked.revision):
         sha = asked.revision
@@ -133,7 +136,8 @@ def find(asked: Asked) -> Commit:
     if sha and place.is_file():
         held = read_file(place)
         return Commit(asked, sha, {path: (each[0], each[1]) for path, each in held["files"].items()}, held["configs"])
-    url = f"{hub_http.endpoint()}/api/datasets/{asked.repository}/revision/{quote(asked.revision, safe='')}?blobs=true"
+    revision = quote(asked.revision, safe="")
+    url = f"{hub_http.endpoint()}/api/{asked.kind}/{asked.repository}/revision/{revision}?blobs=true"
     told = hub_http.read_json(url, f"{asked.name}#{asked.revision}")
     commit = _commit(asked, told)
     held = {"files": commit.files, "configs": commit.configs}
@@ -166,8 +170,10 @@ def _plain(path: str) -> str:
     return path
 
 
-def _folder(repository: str) -> Path:
-    return cache_folder() / repository.replace("/", "--")
+def _folder(asked: Asked) -> Path:
+    """A data set's and a model's repository may have the same name."""
+    prefix = "" if asked.kind == "datasets" else "models--"
+    return cache_folder() / (prefix + asked.repository.replace("/", "--"))
 
 
 def _indexes(data: str, commit: Commit, keys: list[str], shards: list[HubFile], audio: str) -> list[ShardIndex]:
