@@ -11,7 +11,7 @@ import torch
 from birdjepa.audio.clips import ClipConfig
 from birdjepa.audio.logmel import LogMelConfig
 from birdjepa.benchmark.backbones.hf import HfSpec
-from birdjepa.benchmark.backbones.named import EncoderSpec, LogmelSpec, RandomSpec, Spec
+from birdjepa.benchmark.backbones.named import EncoderSpec, ForeignSpec, LogmelSpec, RandomSpec, Spec
 from birdjepa.benchmark.backbones.onnx import OnnxSpec
 from birdjepa.models.encoder import EncoderConfig
 from birdjepa.models.patch import PatchConfig
@@ -161,6 +161,13 @@ def hf_folder(folder: Path, kind: str) -> Path:
     return folder / kind
 
 
+def foreign_folder(folder: Path, form: str) -> Path:
+    """A checkpoint in the layout of the Hub, for ours to be made of."""
+    reference = pytest.importorskip("tests.checkpoint.reference_mae", reason="nothing here converts foreign encoders")
+    norms = ("norm", "fc_norm") if form == "bird-mae" else ("norm",)
+    return reference.write(folder, form, reference.checkpoint(form, 32, 2, norms), 2)
+
+
 SPECS: dict[str, Callable[[Path], Spec]] = {
     "export": lambda folder: EncoderSpec(folder=str(encoder_folder(folder))),
     "random": lambda folder: RandomSpec(like=str(encoder_folder(folder)), seed=1, pooling="mean"),
@@ -169,6 +176,8 @@ SPECS: dict[str, Callable[[Path], Spec]] = {
     "onnx-one-by-one": lambda folder: dataclasses.replace(
         onnx_spec(onnx_file(folder, axes="s")), input_shape="s", peak=0.25
     ),
+    "bird-mae": lambda folder: ForeignSpec(form="bird-mae", model=str(foreign_folder(folder, "bird-mae"))),
+    "audio-mae": lambda folder: ForeignSpec(form="audio-mae", model=str(foreign_folder(folder, "audio-mae"))),
     "hubert": lambda folder: HfSpec(model=str(hf_folder(folder, "hubert")), clip_s=1.0),
     "ast": lambda folder: HfSpec(model=str(hf_folder(folder, "ast"))),
     "ast-cls": lambda folder: HfSpec(model=str(hf_folder(folder, "ast")), pooling="cls"),
