@@ -175,6 +175,4 @@ def _check_same(first: str, reference: Predictions, name: str, ours: Predictions
             odd = sorted(set(theirs) ^ set(own))
             raise UsageError(f"{pair}: {len(odd)} {what} name(s) are in only one of the two, such as {odd[0]!r}")
     if reference.kind != ours.kind or reference.groups != ours.groups or not (reference.truth == ours.truth).all():
-        raise UsageError(
-            f"{pair}: their kind, recordings or labels of the same examples differ; score one of them anew"
-        )
+        raise UsageError(f"{pair}: kind, recordings or labels of the same examples differ; score one of them anew")

@@ -74,7 +74,7 @@ def retrieve(
     in which the species is in the background only.
 
     Raises:
-      ValueError: k < 1, no seed, a species or row out of range, embeddings that are not finite, truth that is not 0 or 1.
+      ValueError: k < 1, no seed, a species or row out of range, embeddings not finite, truth that is not 0 or 1.
     """
     _check(exemplars, corpus, truth, k, seeds)
     n_species = truth.shape[1]

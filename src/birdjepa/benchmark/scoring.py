@@ -9,7 +9,7 @@ Axes: n examples | c classes
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -110,6 +110,8 @@ def resample_kind(
 ) -> dict[str, Resampled]:
     """All metrics of the kind in every resample, for comparisons. Raises as `score` does."""
     check_scores(scores, truth, groups, classes)
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
     if len(set(classes)) < len(classes):
         raise ValueError("classes must differ from each other")
     if kind == "multi-label":
