@@ -225,7 +225,7 @@ def test_what_does_not_fit_a_fixed_length_is_refused() -> None:
     vit = VitConfig(size="32x2x2", position="absolute", n_positions=28)
     assert dataclasses.replace(CONFIG, front_end=FIXED, vit=vit).n_patches == 28
     with pytest.raises(ValueError, match=r"clips.clip_s=2 s is too long: this encoder takes clips of at most 1 s"):
-        dataclasses.replace(CONFIG, front_end=FIXED, clips=ClipConfig(clip_s=2.0))
+        dataclasses.replace(CONFIG, front_end=FIXED, clips=ClipConfig(clip_s=2.0, hop_s=2.0))
     for front_end in (LogMelConfig(), LogMelConfig(clip_samples=32_000, clip_frames=128)):
         with pytest.raises(ValueError, match=r"vit.n_positions=28 must be the patches of a whole clip"):
             dataclasses.replace(CONFIG, front_end=front_end, vit=vit)

@@ -158,7 +158,7 @@ class Encoder(nn.Module):
         front_end, patch = self.config.front_end, self.config.patch
         weights = output.patches.new_ones(output.patches.shape[:2], dtype=torch.float32)
         if n_samples < front_end.clip_samples:
-            columns = -(-front_end.n_heard(max(n_samples, self.config.min_samples)) // patch.frames)
+            columns = max(1, -(-front_end.n_heard(n_samples) // patch.frames))
             weights[:, columns * self.config.n_rows :] = 0
         return weights
 

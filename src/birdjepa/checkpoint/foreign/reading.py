@@ -66,8 +66,8 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     try:
         with path.open("rb") as file:
-            begin = file.read(4)
-        if begin.startswith(_PICKLE_BYTES):
+            begin = file.read(9)
+        if begin.startswith(_PICKLE_BYTES) and begin[8:] != b"{":  # where the header of safetensors begins
             raise _pickled(str(path))
         return load_file(path)
     except SafetensorError as error:

@@ -57,10 +57,10 @@ def map_weights(
     if "cls_token" not in tensors or not tensors["cls_token"].ndim or not depth:
         raise UsageError(f"{where}: holds no vision transformer in timm's names (cls_token, blocks.0.norm1.weight...)")
     width = tensors["cls_token"].shape[-1]
-    size = _size(width, depth, settings, where)
     norms = tuple(name for name in ("norm", "fc_norm") if f"{name}.weight" in tensors)
     shapes = dict(_shapes(width, depth, norms or ("norm",), n_patches))
     _check(tensors, shapes, where)
+    size = _size(width, depth, settings, where)
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     layers = {f"blocks.{i}.{a}": f"blocks.{i}.{b}" for i in range(depth) for a, b in _IN_A_BLOCK.items()}
     layers |= {name: name for name in norms}
