@@ -24,7 +24,7 @@ class FakeHub:
 
     def __init__(self) -> None:
         self.files: dict[str, dict[str, bytes]] = {}
-        """Bytes of each file by repository."""
+        """Bytes of each file by repository; those of models have names that begin with "models:"."""
         self.configs: dict[str, list[dict]] = {}
         self.faults: dict[str, deque[str]] = {"api": deque(), "resolve": deque(), "cdn": deque()}
         """What to do wrong with the next requests of a kind, one each; an empty text does nothing wrong."""
@@ -85,6 +85,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_file(path, fault)
 
     def describe(self, path: str) -> None:
+        path = path.replace("/api/models/", "/api/datasets/models:")
         found = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/revision/(.+)", path)
         held = self.hub.files.get(found[1]) if found else None
         if found is None or held is None or found[2] not in ("main", "v1", self.hub.sha(found[1])):
@@ -102,6 +103,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def lead(self, path: str) -> None:
         """Where a file lies: on another host, as the Hub's large files do."""
+        path = path if path.startswith("/datasets/") else f"/datasets/models:{path[1:]}"
         found = re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         data = self.hub.files.get(found[1], {}).get(found[3]) if found else None
         if found is None or data is None:

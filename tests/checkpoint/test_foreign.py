@@ -19,8 +19,10 @@ from birdjepa.audio.decode import AUDIO_SUFFIXES, read_clip
 from birdjepa.checkpoint.foreign import KINDS, convert
 from birdjepa.cli import main
 from birdjepa.core.errors import UsageError
+from birdjepa.data import hub_http
 from birdjepa.embed.embedders import AllLayers, random_twin
 from tests.checkpoint import reference_mae as reference
+from tests.hub_server import environment, serving
 
 KIND_NAMES = tuple(KINDS)
 WIDTH, DEPTH, HEADS = 48, 3, 4
@@ -93,10 +95,9 @@ def test_the_clips_mean_is_taken_away_first(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KIND_NAMES)
-@pytest.mark.parametrize("seconds", [10.0, 5.0, 3.21, 0.5])
-def test_embeddings_equal_an_independent_implementation(kind: str, seconds: float, folders: dict[str, Path]) -> None:
-    seconds = min(seconds, whole_s(kind))
-    encoder, waves = convert(kind, str(folders[kind])).encoder, waves_of(kind, seconds)
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.321, 0.05])
+def test_embeddings_equal_an_independent_implementation(kind: str, share: float, folders: dict[str, Path]) -> None:
+    encoder, waves = convert(kind, str(folders[kind])).encoder, waves_of(kind, share * whole_s(kind))
     clips = torch.from_numpy(np.stack(waves))
     expected = reference.forward(load_file(folders[kind] / "model.safetensors"), kind, waves, HEADS)
     output = encoder(clips)
@@ -135,12 +136,13 @@ def test_a_base_of_real_size_equals_it_too(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KIND_NAMES)
-def test_a_clip_is_the_same_alone_and_beside_a_loud_one(kind: str, folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_a_clip_is_the_same_alone_and_beside_a_quiet_one(kind: str, share: float, folders: dict[str, Path]) -> None:
     encoder = convert(kind, str(folders[kind])).encoder
-    quiet, loud = waves_of(kind, 2.0)
+    quiet, loud = waves_of(kind, share * whole_s(kind))
     quiet, loud = 0.01 * torch.from_numpy(quiet)[None], 30 * torch.from_numpy(loud)[None]
-    alone, together = encoder.pooled(quiet), encoder.pooled(torch.cat((quiet, loud)))
-    torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-5)
+    alone, together = [encoder.pooled(each) for each in (quiet, loud)], encoder.pooled(torch.cat((quiet, loud)))
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
     assert (together[1] - together[0]).abs().max() > 0.01
 
 
@@ -339,3 +341,35 @@ def test_the_command_makes_a_folder_that_loads_and_says_the_licence(
         assert origin["weights_sha256"] in card
         assert (origin["kind"], origin["revision"]) == (kind, "")
         assert str(tmp_path) not in card
+
+
+def test_models_of_the_hub_are_fetched_once_at_one_commit(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(hub_http, "PATIENCE", hub_http.Patience(attempts=2, base_s=0.01, stall_s=1.0))
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"PK")
+    with serving() as server:
+        server.add("models:me/bird", folders["bird-mae"])
+        server.add("models:me/pickled", tmp_path / "pickled")
+        for name, value in environment(server, tmp_path / "home").items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        converted = convert("bird-mae", "me/bird")
+        local = convert("bird-mae", str(folders["bird-mae"])).encoder.state_dict()
+        assert all(torch.equal(tensor, local[name]) for name, tensor in converted.encoder.state_dict().items())
+        origin = converted.provenance["converted"]
+        assert (origin["source"], origin["revision"]) == ("me/bird", server.sha("models:me/bird"))
+        assert origin["revision"] in converted.card
+        assert convert("bird-mae", f"me/bird@{origin['revision']}").provenance["converted"] == origin
+        assert len(server.downloads()) == 3
+        out = tmp_path / "out"
+        assert "me/pickled on the Hub: pytorch_model.bin is a pickle" in refused_line(capsys, "me/pickled", out)
+        assert "the Hub has no such repository, revision or file (404)" in refused_line(capsys, "me/none", out)
+        assert server.downloads() == server.downloads()[:3]
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        server.seen.clear()
+        assert convert("bird-mae", "me/bird").provenance["converted"] == origin
+        told = refused_line(capsys, "me/other", out)
+        assert "me/other#main: is not in the cache, and HF_HUB_OFFLINE forbids to fetch it" in told
+        assert not server.seen

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from birdjepa.audio.clips import ClipConfig, cut
 from birdjepa.audio.decode import resample
 from birdjepa.audio.logmel import LogMelConfig
+from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import UsageError
 from birdjepa.models.encoder import Encoder, EncoderConfig, batches_of_equal_length, load
@@ -246,6 +247,22 @@ def test_padding_of_short_clips_does_not_count_and_a_whole_clip_counts_all() -> 
         torch.testing.assert_close(encoder.pooled(clip), expected, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="clips have 32001 samples, this front end takes 32000"):
         encoder(torch.zeros(1, 32_001))
+
+
+def test_a_folder_of_before_loads_and_keeps_its_hash(saved: Path) -> None:
+    """Golden: what version 0.1.0 wrote of these, before encoders of one length only."""
+    described = json.loads((saved / "config.json").read_text())["config"]
+    assert set(described["front_end"]) == {
+        *("kind", "sampling_rate", "window", "hop", "n_mels", "f_min", "f_max", "window_shape", "mel_scale", "filters"),
+        *("pre_emphasis", "remove_dc", "gain", "unit", "floor", "normalise", "mean", "std"),
+    }
+    assert set(described["vit"]) == {
+        *("kind", "size", "mlp", "mlp_ratio", "position", "qk_norm", "n_cls", "n_registers", "layer_scale"),
+        *("drop_path", "activation_checkpointing"),
+    }
+    assert configs.fingerprint(LogMelConfig()) == "e17216f32c6dc7d6"
+    assert configs.fingerprint(VitConfig()) == "9a4a05321f4fb566"
+    assert load(saved).config == CONFIG
 
 
 def test_batches_are_runs_of_one_length() -> None:
