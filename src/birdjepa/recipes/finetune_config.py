@@ -111,6 +111,10 @@ class FinetuneConfig:
             raise UsageError(
                 f"loader.clip_s={self.loader.clip_s:g} s is too short: one patch needs {encoder.least_s:.3f} s"
             )
+        try:
+            self.heard(encoder)
+        except ValueError as error:
+            raise UsageError(f"loader.clip_s: {error}") from None
 
     @property
     def starts_as_probe(self) -> bool:
