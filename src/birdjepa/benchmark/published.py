@@ -52,7 +52,7 @@ class Published:
     def percent(self) -> str:
         """The number in percent, with the source's digits."""
         ends = (self.value,) if self.upper is None else (self.value, self.upper)
-        return "–".join(f"{100 * end:.{self.n_digits}f}" for end in ends)
+        return " to ".join(f"{100 * end:.{self.n_digits}f}" for end in ends)
 
 
 @functools.cache
