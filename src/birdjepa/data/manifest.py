@@ -158,13 +158,14 @@ class Manifest:
         for row, key in enumerate(self.keys):
             times = (self.onset_s[row], self.offset_s[row], self.duration_s[row])
             labels = (self.columns["label"][row], self.columns["labels"][row])
-            size = self._size(row)
+            size = self.size(row)
             digest.update("\0".join(map(str, (key, *times, *labels, size))).encode("utf-8", "surrogateescape") + b"\n")
         if self.shards is not None:
             digest.update("\0".join(file.identity() for file in self.shards.files).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
-    def _size(self, row: int) -> int:
+    def size(self, row: int) -> int:
+        """Bytes of a row's recording, -1 where it is missing; in shards, its place in them."""
         if self.shards is not None and self.place is not None:
             return int(self.place[row])  # the shards' own sizes tell whether that is still the same recording
         try:

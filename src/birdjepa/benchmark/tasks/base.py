@@ -59,12 +59,21 @@ class Examples:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def fingerprint(self) -> str:
-        """Hash of what is heard and what is true of it: which data a result was made from. 16 hex digits."""
-        digest = hashlib.sha256(self.manifest.fingerprint().encode())
-        digest.update("\0".join((*self.classes, *self.ids, *self.groups)).encode("utf-8", "surrogateescape"))
-        for array in (self.row, self.onset_s, self.length_s, self.truth):
+    def heard(self) -> str:
+        """Hash of what a model hears: names, times and sizes of recordings. 16 hex digits."""
+        digest = hashlib.sha256("\0".join(self.ids).encode("utf-8", "surrogateescape"))
+        sizes = [self.manifest.size(int(row)) for row in self.row]
+        for array in (self.onset_s, self.length_s, np.array(sizes, dtype=np.int64)):
             digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+    def fingerprint(self) -> str:
+        """Hash of what is heard, what is true of it and how it is divided: which data a result was made from. 16 hex
+        digits.
+        """
+        digest = hashlib.sha256(self.heard().encode())
+        digest.update("\0".join((*self.classes, *self.groups)).encode("utf-8", "surrogateescape"))
+        digest.update(np.ascontiguousarray(self.truth, dtype=np.int8).tobytes())
         for part in self.parts:
             digest.update(part.name.encode())
             for rows in part[1:]:
@@ -86,9 +95,10 @@ class Task:
     datasets: tuple[str, ...]
     """Entries of the catalog whose manifests `read` takes; or DATA, for a user's own task."""
     read: Callable[[Sequence[Manifest]], Examples]
+    """Raises UsageError or LabelError where the manifests are not what the task needs."""
     protocol: Protocol = "classify"
-    in_mean: bool = True
-    """Whether the suite's mean counts it: BirdSet's leaves out the task on which models are chosen."""
     sampling_rate: int | None = None
-    """Of the source, where a model that resamples would lose most of it; for a warning."""
+    """Of the source, where a model that resamples would lose most of it."""
+    overlaps: tuple[str, ...] = ()
+    """Corpora that share recordings with its test part."""
     notes: tuple[str, ...] = ()

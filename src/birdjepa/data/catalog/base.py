@@ -122,9 +122,9 @@ def prepare(
         )
     _may_replace(manifest)
     reading = _of_splits(dataset.read(folder), dataset, whole)
-    problems = [*_missing(reading.missing), *_miscounted(dataset, reading.rows)]
+    problems = [*_missing(reading.missing), *miscounted(dataset, reading.rows)]
     if not reading.rows:
-        raise UsageError(f"{folder}: nothing of {dataset.name} is there: {'; '.join(problems) or 'no recordings'}")
+        raise NotADownload(f"{folder}: nothing of {dataset.name} is there: {'; '.join(problems) or 'no recordings'}")
     if problems and not partial:
         raise UsageError(
             f"{folder}: not the whole of {dataset.name}: {'; '.join(problems)}; complete the download, or take "
@@ -165,12 +165,16 @@ def require_file(folder: Path, name: str, dataset: str) -> Path:
     return path
 
 
-def not_a_download(folder: Path, name: str, dataset: str) -> UsageError:
+class NotADownload(UsageError):
+    """A folder holds nothing of a data set."""
+
+
+def not_a_download(folder: Path, name: str, dataset: str) -> NotADownload:
     """Says that a folder has not what every download has, and where that is if it is one folder further down."""
     below = next(iter(sorted(folder.glob(f"*/{name}"))), None)
     deeper = folder / below.relative_to(folder).parts[0] if below else None
     advice = f"did you mean {deeper}?" if deeper else f"see `birdjepa data describe {dataset}`"
-    return UsageError(f"{folder}: not a download of {dataset}, for it has no {name}; {advice}")
+    return NotADownload(f"{folder}: not a download of {dataset}, for it has no {name}; {advice}")
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -248,7 +252,7 @@ def _missing(paths: Sequence[str]) -> list[str]:
     ]
 
 
-def _miscounted(dataset: Dataset, rows: Sequence[Row]) -> list[str]:
+def miscounted(dataset: Dataset, rows: Sequence[Row]) -> list[str]:
     """How the rows differ in number from what the makers publish."""
     counts = Counter(row.get("split", "") for row in rows)
     problems = []

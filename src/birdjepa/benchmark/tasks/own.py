@@ -1,0 +1,97 @@
+"""A user's own labelled recordings as a task: two lines of TOML.
+
+    [tasks.my-frogs]
+    data = "frogs/labels.csv"
+
+One label a row makes a single-label task, several (column `labels`) a multi-label one. The column `fold`, or else
+`split`, divides the examples; `folds` names another. Labelled syllables (`protocol = "frames"`) have a row for each.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from birdjepa.benchmark.tasks import general
+from birdjepa.benchmark.tasks.base import Examples, Kind, Protocol, Task
+from birdjepa.benchmark.tasks.common import TRAIN, labels_of
+from birdjepa.core.errors import UsageError
+from birdjepa.data.manifest import Manifest
+from birdjepa.data.sources import open_data
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnTask:
+    """What a table `[tasks.NAME]` says."""
+
+    data: str
+    """DATA with labels; a relative path is relative to the TOML file's folder."""
+    title: str = ""
+    suite: str = "own"
+    """Tasks of one suite are shown together."""
+    task_type: Literal["auto", "single-label", "multi-label"] = "auto"
+    """auto: multi-label if any row has several labels. Rows without a label are no-calls of a task that is said to be
+    multi-label, and left out of others."""
+    metric: str = ""
+    """By default accuracy or cmap; for syllables macro_frame_error."""
+    clip_s: float | None = 5.0
+    """Longest stretch of a row that is heard, from its onset; null for all of it."""
+    folds: str = ""
+    """Column of folds or of train / val / test; by default fold, or else split."""
+    protocol: Protocol = "classify"
+    corpora: tuple[str, ...] = ()
+    """Where the recordings are from (xeno-canto, fsd50k, ...), to warn of models that were trained on them."""
+
+    def __post_init__(self) -> None:
+        if self.clip_s is not None and not self.clip_s > 0:
+            raise ValueError(f"clip_s must be positive seconds, got {self.clip_s}")
+
+
+def own_task(name: str, spec: OwnTask) -> Task:
+    """The task of a table.
+
+    Raises:
+      UsageError: if its DATA cannot be opened.
+    """
+    kind: Kind = _kind(open_data(spec.data)) if spec.task_type == "auto" else spec.task_type
+    usual = {"classify": {"single-label": "accuracy", "multi-label": "cmap"}[kind], "retrieve": "species_auroc"}
+    return Task(
+        name=name,
+        suite=spec.suite,
+        title=spec.title or name,
+        kind=kind,
+        metric=spec.metric or usual.get(spec.protocol, "macro_frame_error"),
+        datasets=(spec.data,),
+        read=functools.partial(read, spec=spec),
+        protocol=spec.protocol,
+        overlaps=spec.corpora,
+    )
+
+
+def read(manifests: Sequence[Manifest], *, spec: OwnTask) -> Examples:
+    """Its labelled rows.
+
+    Raises:
+      UsageError: if there are none, or no column that divides them.
+    """
+    (manifest,) = manifests
+    column = spec.folds or ("fold" if any(manifest.columns["fold"]) else "split")
+    values, may_be_none = manifest.column(column), spec.task_type == "multi-label"
+    rows = [row for row, value in enumerate(values) if value and (may_be_none or labels_of(manifest, row))]
+    if not rows:
+        raise UsageError(f"{manifest.name}: no row has a label and a value in column {column!r}")
+    kept = manifest.select(rows)
+    is_split = bool({value.strip().lower() for value in kept.columns[column]} & set(TRAIN))
+    if is_split:
+        kept = dataclasses.replace(kept, columns={**kept.columns, "split": kept.columns[column]})
+    return general.read([kept], clip_s=spec.clip_s, folds="" if is_split else column)
+
+
+def _kind(manifest: Manifest) -> Kind:
+    """Several labels in any row make a multi-label task."""
+    n_labels = np.array([len(labels_of(manifest, row)) for row in range(len(manifest))])
+    if not n_labels.any():
+        raise UsageError(f"{manifest.name}: no row has a label; a task needs a column label or labels")
+    return "multi-label" if (n_labels > 1).any() else "single-label"
