@@ -52,7 +52,7 @@ def test_the_fine_tuned_mean_recomputes_from_another_source():
 def test_digits_are_those_of_the_source():
     assert value("BirdMAE-L", "linear", "hsn") == ["16.37"]
     assert value("AudioMAE", "linear", "hsn") == ["14.61", "8.8"]
-    assert value("svm", "as BEANS does", "watkins", "accuracy") == ["87.0"]
+    assert value("svm", "as BEANS does", "beans-watkins", "accuracy") == ["87.0"]
     assert value("Perch v1", "own head", "mean7") == ["35.6 to 36.0"]
     assert value("Bird-MAE-H", "fine-tuned", "hsn") == ["54.8", "54.80"]
 
