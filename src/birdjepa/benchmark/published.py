@@ -28,7 +28,8 @@ TRUST = {
 class Published:
     """One published number."""
 
-    suite: str
+    board: str
+    """Name of the board (`suites.BOARDS`) that it belongs to."""
     task: str
     """Or the name of a mean (mean7), or "average": a mean that the source does not define further."""
     model: str
@@ -72,7 +73,7 @@ def _row(table: dict[str, Any], row: dict[str, Any]) -> list[Published]:
         digits = -value.as_tuple().exponent - (0 if table["scale"] == 100 else 2)
         found.append(
             Published(
-                suite=table["suite"], task=task, model=row["model"], head=row["head"], kind=row["kind"],
+                board=table["board"], task=task, model=row["model"], head=row["head"], kind=row["kind"],
                 metric=table["metric"], value=float(value / table["scale"]),
                 upper=None if upper is None else float(upper / table["scale"]), n_digits=digits,
                 source=table["source"], trust=table["trust"], regime=table["regime"], note=row.get("note", ""),

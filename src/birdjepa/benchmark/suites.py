@@ -96,11 +96,13 @@ BOARDS = (
 
 _TITLES = {
     "cmap": "cmAP",
+    "overall": "accuracies and mAPs together",
     "map": "mAP",
     "map_beans": "mAP",
     "auroc": "AUROC",
     "auroc_torchmetrics_1_2": "AUROC as torchmetrics 1.2",
     "species_auroc": "AUROC by species",
+    "ap": "AP",
     "top1": "top-1",
     "top3": "top-3",
     "macro_f1": "macro-F1",

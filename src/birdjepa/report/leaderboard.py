@@ -37,7 +37,12 @@ class Cell(NamedTuple):
     high: float
     sd: float
     """Standard deviation over seeds; NaN for fewer than two."""
-    n_seeds: int
+    values: tuple[float, ...]
+    """Of each seed that has a number."""
+
+    @property
+    def n_seeds(self) -> int:
+        return len(self.values)
 
 
 class Missing(NamedTuple):
@@ -64,6 +69,11 @@ class Row:
     """By the name of the mean."""
 
     @property
+    def told(self) -> tuple[str, ...]:
+        """The settings as short texts."""
+        return tuple(f"{name.rpartition('.')[2]}={_short(value)}" for name, value in self.settings)
+
+    @property
     def line(self) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
         """What stays the same along a curve over layers or training examples."""
         return self.model, self.classifier, self.pooling, self.settings
@@ -82,14 +92,41 @@ class Leaderboard:
     metric: str | None
     """None: each task's headline, where tasks have several."""
     kind: Kind
+    is_headline: bool
+    """Whether this is the metric that counts, or one beside it."""
     tasks: tuple[str, ...]
     rows: tuple[Row, ...]
     """Best first."""
+    tied: Mapping[str, frozenset[int]] = dataclasses.field(default_factory=dict)
+    """By column, the rows that cannot be told from the best one."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Tasks, then means."""
-        return (*self.tasks, *(mean.name for mean in self.board.means))
+        """The headline means, tasks, other means."""
+        headline = [mean.name for mean in self.board.means if mean.is_headline]
+        return (*headline, *self.tasks, *(mean.name for mean in self.board.means if not mean.is_headline))
+
+    def label(self, row: Row, *, without: str = "") -> str:
+        """A row in few words: its model and classifier, and what else differs between the rows of this table."""
+        parts = [self._short_model(row.model), row.classifier]
+        if without != "layer" and row.layer is not None and len({each.layer for each in self.rows}) > 1:
+            parts.append(f"layer {row.layer}")
+        if without != "n_train" and len({each.n_train for each in self.rows}) > 1:
+            parts.append(self.shots(row))
+        if len({each.pooling for each in self.rows}) > 1:
+            parts.append(row.pooling)
+        return " · ".join((*(part for part in parts if part), *row.told))
+
+    def _short_model(self, model: str) -> str:
+        """An encoder folder's run, where no other model of the table is called that."""
+        names = [_run_of(each) for each in {row.model for row in self.rows}]
+        return short if names.count(short := _run_of(model)) == 1 else model
+
+    def shots(self, row: Row) -> str:
+        """How much a row learnt from, in words."""
+        if row.n_train is None:
+            return "all"
+        return f"k={row.n_train}" if self.board.shots == "k" else f"{row.n_train} {self.board.shots}"
 
     def less_is_better(self, task: str) -> bool:
         return any(
@@ -152,16 +189,18 @@ def _of_board(board: Board, results: Sequence[Result]) -> list[Leaderboard]:
         for kind, group in groups.items():
             having = [result for result in group if metric is None or metric in result.metrics]
             if having:
-                found.append(_leaderboard(board, metric, kind, having))
+                found.append(_leaderboard(board, metric, kind, having, is_headline=metric == metrics[0]))
     return found
 
 
-def _leaderboard(board: Board, metric: str | None, kind: Kind, results: Sequence[Result]) -> Leaderboard:
+def _leaderboard(
+    board: Board, metric: str | None, kind: Kind, results: Sequence[Result], *, is_headline: bool
+) -> Leaderboard:
     there = {result.task for result in results}
-    tasks = tuple(task for task in board.tasks if task in there) or tuple(sorted(there))
+    tasks = tuple(task for task in board.tasks or sorted(there) if task in there)
     rows = [_row(board, metric, label, group) for label, group in _rows(results).items()]
-    board_ = Leaderboard(board=board, metric=metric, kind=kind, tasks=tasks, rows=tuple(rows))
-    sign = {task: 1 if board_.less_is_better(task) else -1 for task in tasks}
+    made = Leaderboard(board=board, metric=metric, kind=kind, is_headline=is_headline, tasks=tasks, rows=tuple(rows))
+    sign = {task: 1 if made.less_is_better(task) else -1 for task in tasks}
 
     def rank(row: Row) -> tuple[Any, ...]:
         """By the headline mean; rows without one follow, those with more tasks first."""
@@ -171,7 +210,7 @@ def _leaderboard(board: Board, metric: str | None, kind: Kind, results: Sequence
         values = [sign[task] * cell.value for task in tasks if (cell := row.column(task))]
         return (1, -len(values), float(np.mean(values)) if values else 0.0)
 
-    return dataclasses.replace(board_, rows=tuple(sorted(rows, key=rank)))
+    return dataclasses.replace(made, rows=tuple(sorted(rows, key=rank)))
 
 
 class _Label(NamedTuple):
@@ -234,7 +273,7 @@ def _row(board: Board, metric: str | None, label: _Label, results: Sequence[Resu
         **label._asdict(),
         pooling=_named(settings_of(results[0]), "pooling"),
         cells=cells,
-        means={mean.name: _mean(mean, cells, metric) for mean in board.means},
+        means={mean.name: _mean(mean, cells) for mean in board.means},
     )
 
 
@@ -250,11 +289,11 @@ def _cell(results: Sequence[Result], metric: str | None) -> Cell:
         float(np.mean([each.low for each in bounded])) if bounded else math.nan,
         float(np.mean([each.high for each in bounded])) if bounded else math.nan,
         float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
-        len(values),
+        tuple(values),
     )
 
 
-def _mean(mean: Mean, cells: Mapping[str, Cell], metric: str | None) -> Cell | Missing:
+def _mean(mean: Mean, cells: Mapping[str, Cell]) -> Cell | Missing:
     """Unweighted, of all its tasks; its seeds vary only where every task has the same ones."""
     lacking = tuple(task for task in mean.tasks if task not in cells or not math.isfinite(cells[task].value))
     if lacking:
@@ -264,13 +303,21 @@ def _mean(mean: Mean, cells: Mapping[str, Cell], metric: str | None) -> Cell | M
     below = math.sqrt(sum((part.value - part.low) ** 2 for part in parts)) / len(parts)
     above = math.sqrt(sum((part.high - part.value) ** 2 for part in parts)) / len(parts)
     seeds = {tuple(result.seed for result in part.results) for part in parts}
-    n_seeds, sd = 1, math.nan
-    if len(seeds) == 1 and parts[0].n_seeds > 1:
-        table = [[result.metrics[metric or result.metric].value for result in part.results] for part in parts]
-        sd, n_seeds = float(np.std(np.mean(table, axis=0), ddof=1)), parts[0].n_seeds
-    return Cell((), value, value - below, value + above, sd, n_seeds)
+    complete = len(seeds) == 1 and all(part.n_seeds == len(part.results) for part in parts)
+    values = np.mean([part.values for part in parts], axis=0) if complete else np.array([value])
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return Cell((), value, value - below, value + above, sd, tuple(values.tolist()))
 
 
 def _named(settings: Mapping[str, str], what: str) -> str:
     """The first setting of a name, at whatever depth."""
     return next((value for name, value in settings.items() if name.rpartition(".")[2] == what), "")
+
+
+def _run_of(model: str) -> str:
+    return model.rstrip("/").removesuffix("/encoder").rpartition("/")[2] or model
+
+
+def _short(value: str) -> str:
+    """Enough of a value to tell it from others; hashes are long."""
+    return value if len(value) <= 20 else f"{value[:8]}…"
