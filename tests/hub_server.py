@@ -85,7 +85,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_file(path, fault)
 
     def describe(self, path: str) -> None:
-        found = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/revision/(.+)", path)
+        found = re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)/revision/(.+)", path)
         held = self.hub.files.get(found[1]) if found else None
         if found is None or held is None or found[2] not in ("main", "v1", self.hub.sha(found[1])):
             return self.reply(404, b'{"error": "Repository not found"}')
@@ -102,7 +102,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def lead(self, path: str) -> None:
         """Where a file lies: on another host, as the Hub's large files do."""
-        found = re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        found = re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         data = self.hub.files.get(found[1], {}).get(found[3]) if found else None
         if found is None or data is None:
             return self.reply(404, b"Entry not found")

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from birdjepa.benchmark import metrics
+from birdjepa.benchmark.bootstrap import Draws
 
 pairs = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), min_size=1, max_size=40)
 
@@ -39,7 +40,7 @@ def test_a_weight_means_so_many_copies(metric) -> None:
     counts = generator.integers(0, 4, (5, 30))
     counts[0, truth == 2] = 0  # a class can vanish from a resample
     copies = [float(metric(np.repeat(truth, row), np.repeat(predicted, row))) for row in counts]
-    assert metric(truth, predicted, counts) == pytest.approx(copies)
+    assert metric(truth, predicted, Draws(counts * 1.0, np.arange(30))) == pytest.approx(copies)
 
 
 def test_no_example_is_an_error() -> None:

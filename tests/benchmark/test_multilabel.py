@@ -7,15 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
+from birdjepa.benchmark.bootstrap import Draws
 from birdjepa.benchmark.multilabel import (
     evaluate_scores,
     macro_auroc,
     mean_average_precision,
-    top1_accuracy,
+    top_k_accuracy,
 )
 from birdjepa.core.errors import UsageError
 
-METRICS = [mean_average_precision, macro_auroc, top1_accuracy]
+METRICS = [mean_average_precision, macro_auroc, top_k_accuracy]
 each_metric = pytest.mark.parametrize("metric", METRICS)
 
 
@@ -27,7 +28,7 @@ def drawn(n: int = 40, n_classes: int = 4, levels: int = 6, seed: int = 0) -> tu
 
 
 def expected(metric, truth: np.ndarray, scores: np.ndarray) -> float:
-    if metric is top1_accuracy:
+    if metric is top_k_accuracy:
         hits = [row[score.argmax()] for row, score in zip(truth, scores, strict=True) if row.any()]
         return float(np.mean(hits)) if hits else math.nan
     use = truth.any(axis=0)
@@ -65,7 +66,7 @@ def test_a_weight_means_so_many_copies(metric) -> None:
     counts[0, truth[:, 2] == 1] = 0  # a class can vanish from a resample
     counts[1, truth[:, 2] == 0] = 0  # or its opposite
     copies = [float(metric(np.repeat(truth, row, 0), np.repeat(scores, row, 0))) for row in counts]
-    assert metric(truth, scores, counts) == pytest.approx(copies)
+    assert metric(truth, scores, Draws(counts * 1.0, np.arange(40))) == pytest.approx(copies)
     assert copies == pytest.approx(
         [expected(metric, np.repeat(truth, row, 0), np.repeat(scores, row, 0)) for row in counts]
     )
@@ -82,8 +83,8 @@ def test_the_order_of_examples_changes_nothing(metric) -> None:
 def test_perfect_scores_are_one_and_a_resample_without_labels_is_nan(metric) -> None:
     truth, _ = drawn()
     assert metric(truth, truth * 1.0) == 1
-    weights = np.stack([np.ones(40), ~truth.any(axis=1)])
-    assert np.isnan(metric(truth, truth * 1.0, weights)).tolist() == [False, True]
+    draws = Draws(np.stack([np.ones(40), ~truth.any(axis=1)]), np.arange(40))
+    assert np.isnan(metric(truth, truth * 1.0, draws)).tolist() == [False, True]
 
 
 def test_scores_without_meaning_are_at_chance() -> None:

@@ -1,6 +1,7 @@
 """Configurations to JSON and back: complete, strict, and clear about what is wrong."""
 
 import dataclasses
+import hashlib
 import importlib
 import inspect
 import json
@@ -184,6 +185,11 @@ def test_unreadable_files_are_named(tmp_path, name, content, told):
         configs.read_file(tmp_path / name)
     with pytest.raises(UsageError, match="cannot be read"):
         configs.read_file(tmp_path / "absent.json")
+
+
+def test_digest_is_of_the_canonical_text():
+    assert configs.digest({"b": 1, "a": [None, "é"]}) == hashlib.sha256(rb'{"a":[null,"\u00e9"],"b":1}').hexdigest()
+    assert configs.digest(Whole()).startswith(configs.fingerprint(Whole()))
 
 
 def test_fingerprint_is_pinned_and_sees_every_field():

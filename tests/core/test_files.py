@@ -89,6 +89,28 @@ def test_kill_9_leaves_one_whole_file(tmp_path):
         assert len(set(text)) == 1
 
 
+def test_a_name_is_given_once(tmp_path):
+    assert files.create_bytes(tmp_path / "a", b"first")
+    assert not files.create_bytes(tmp_path / "a", b"second")
+    assert (tmp_path / "a").read_bytes() == b"first"
+    assert names(tmp_path) == ["a"]
+    with pytest.raises(FileNotFoundError):
+        files.create_bytes(tmp_path / "none" / "a", b"x")
+
+
+def test_a_lost_answer_is_no_loss(tmp_path, monkeypatch):
+    """A network file system may make the link, lose its answer, and be told at the second try that the name is taken."""
+    link = os.link
+
+    def lossy(source, target):
+        link(source, target)
+        raise FileExistsError(17, "File exists")
+
+    monkeypatch.setattr(os, "link", lossy)
+    assert files.create_bytes(tmp_path / "a", b"x")
+    assert names(tmp_path) == ["a"]
+
+
 def test_a_table_runs_no_formula_and_keeps_its_cells(tmp_path):
     cells = ["=cmd()", "+x", "-1+1", "@x", "\tx", "plain, with comma", 'quo"te', "two\nlines", "", "a=b"]
     files.write_csv(tmp_path / "t.csv", ("name", "n"), ({"name": cell, "n": -2.5} for cell in cells))

@@ -156,7 +156,7 @@ def test_the_login_goes_to_the_hub_and_nowhere_else(server, monkeypatch):
         ("hub:me", r"is not hub:OWNER/NAME\[:CONFIG\]\[:SPLIT\]\[#REVISION\]"),
         ("hub:me/x:a:b:c", "is not hub:OWNER/NAME"),
         ("hub:../x", "is not hub:OWNER/NAME"),
-        ("hub:you/x", r"hub:you/x#main: the Hub has no such data set, revision or file \(404\)"),
+        ("hub:you/x", r"hub:you/x#main: the Hub has no such repository, revision or file \(404\)"),
         ("hub:me/tar#v9", r"hub:me/tar#v9: the Hub has no such"),
         ("hub:me/tar:dev", "hub:me/tar: has no split 'dev'; it has train, test"),
     ],

@@ -254,7 +254,7 @@ def compare(score: Score, floor: Score) -> Comparison:
 
 
 def _statistic(metric: str, truth: Int[np.ndarray, " m"], predicted: Int[np.ndarray, " m"]) -> Statistic:
-    return lambda weights: METRICS[metric](truth, predicted, weights)
+    return lambda draws: METRICS[metric](truth, predicted, draws)
 
 
 class _Checked(NamedTuple):

@@ -57,14 +57,14 @@ def nearest(
     """
     if k < 1 or (query_groups is None) != (bank_groups is None):
         raise ValueError(f"need k >= 1 (got {k}), and groups for both queries and bank or for neither")
-    units = _unit(torch.tensor(bank, device=device)).T
+    units = unit(torch.tensor(bank, device=device)).T
     n_found = min(k, len(bank))
     index = np.full((len(queries), k), -1, dtype=np.int64)
     similarity = np.full((len(queries), k), -np.inf, dtype=np.float32)
     step = max(1, CHUNK // max(1, len(bank)))
     for start in range(0, len(queries), step):
         rows = slice(start, start + step)
-        cosines = _unit(torch.tensor(queries[rows], device=device)) @ units
+        cosines = unit(torch.tensor(queries[rows], device=device)) @ units
         if query_groups is not None and bank_groups is not None:
             same = torch.as_tensor(query_groups[rows, None] == bank_groups[None], device=device)
             cosines.masked_fill_(same, -torch.inf)
@@ -112,7 +112,7 @@ def vote(found: Neighbours, bank_classes: Int[np.ndarray, " n"]) -> Int[np.ndarr
     return np.where(votes.any(axis=1), winner, counts.argmax())
 
 
-def _unit(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+def unit(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Rows of length 1 in float32; lengths are taken in float64, where squares of large values do not overflow."""
     rows = rows.double()
     return (rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)).float()

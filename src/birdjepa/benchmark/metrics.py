@@ -1,18 +1,25 @@
-"""Classification metrics that can be evaluated on many bootstrap resamples at once.
+"""Metrics of one class per example, which can be evaluated on many bootstrap resamples at once.
 
-Every metric takes integer classes and optional weights with leading axes: row b of the weights says how often each
-example was drawn in resample b. Without weights each example counts once and the result is 0-dimensional.
+Every metric takes integer classes and, if wanted, the draws of b resamples; without them each example counts once and
+the result is 0-dimensional.
 
 Convention: the macro averages run over the classes present in the truth (of that resample). A class that is only
 predicted lowers the precision of nobody's class and is no term of the mean. `balanced_accuracy` is scikit-learn's;
 `macro_f1` is its `f1_score(average="macro", labels=numpy.unique(truth))`, whereas its default also averages in a zero
 for each class that is only predicted.
 
-Axes: b resamples | n examples | c classes
+Axes: b resamples | n examples | g groups | c classes
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from jaxtyping import Float, Int, Real
+from jaxtyping import Bool, Float, Int
+
+from birdjepa.benchmark.bootstrap import Draws, whole
+
+BLOCK = 2**22
+"""Sums by group and class held at a time (32 MiB)."""
 
 
 def confusion_matrix(
@@ -26,60 +33,77 @@ def confusion_matrix(
 
 
 def accuracy(
-    truth: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], weights: Real[np.ndarray, "*b n"] | None = None
+    truth: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], draws: Draws | None = None
 ) -> Float[np.ndarray, "*b"]:
     """Share of the examples whose class is right."""
-    weights = _weights(truth, weights)
-    return np.asarray(weights @ (truth == predicted).astype(np.float64) / weights.sum(axis=-1))
+    used = draws or whole(len(truth))
+    return _shaped(used.total(truth == predicted) / used.size, draws)
 
 
 def balanced_accuracy(
-    truth: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], weights: Real[np.ndarray, "*b n"] | None = None
+    truth: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], draws: Draws | None = None
 ) -> Float[np.ndarray, "*b"]:
     """Recall, averaged over the classes present in the truth.
 
     Source: equals sklearn.metrics.balanced_accuracy_score.
     """
-    hits, support, _ = _class_totals(truth, predicted, _weights(truth, weights))
-    return _mean_where(hits / np.maximum(support, 1.0), support > 0)
+    totals = class_totals(truth, predicted, draws or whole(len(truth)))
+    return _shaped(_mean_where(totals.hits / np.maximum(totals.support, 1.0), totals.support > 0), draws)
 
 
 def macro_f1(
-    truth: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], weights: Real[np.ndarray, "*b n"] | None = None
+    truth: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], draws: Draws | None = None
 ) -> Float[np.ndarray, "*b"]:
     """F1 = 2 hits / (true + predicted examples), averaged over the classes present in the truth.
 
     Source: equals sklearn.metrics.f1_score(average="macro", labels=numpy.unique(truth)).
     """
-    hits, support, claimed = _class_totals(truth, predicted, _weights(truth, weights))
-    return _mean_where(2.0 * hits / np.maximum(support + claimed, 1.0), support > 0)
+    totals = class_totals(truth, predicted, draws or whole(len(truth)))
+    f1 = 2.0 * totals.hits / np.maximum(totals.support + totals.claimed, 1.0)
+    return _shaped(_mean_where(f1, totals.support > 0), draws)
 
 
-def _weights(truth: Int[np.ndarray, " n"], weights: Real[np.ndarray, "*b n"] | None) -> Float[np.ndarray, "*b n"]:
-    """Weights as float64, in which sums of counts are exact whatever the order of the examples."""
-    if len(truth) == 0:
-        raise ValueError("a metric needs at least one example")
-    return np.ones(len(truth)) if weights is None else weights.astype(np.float64)
+class ClassTotals(NamedTuple):
+    """Examples of each class in each resample."""
+
+    hits: Float[np.ndarray, "b c"]
+    support: Float[np.ndarray, "b c"]
+    """True examples."""
+    claimed: Float[np.ndarray, "b c"]
+    """Predicted examples."""
 
 
-def _class_totals(
-    truth: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], weights: Float[np.ndarray, "*b n"]
-) -> tuple[Float[np.ndarray, "*b c"], Float[np.ndarray, "*b c"], Float[np.ndarray, "*b c"]]:
-    """Weight of the hits, of the true and of the predicted examples of each class."""
-    n_classes = 1 + int(max(truth.max(), predicted.max()))
-    hits = _sum_by_class(weights * (truth == predicted), truth, n_classes)
-    return hits, _sum_by_class(weights, truth, n_classes), _sum_by_class(weights, predicted, n_classes)
+def class_totals(
+    truth: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], draws: Draws, n_classes: int | None = None
+) -> ClassTotals:
+    """What recall, precision and F1 are made of; classes up to the largest one unless their number is given."""
+    if n_classes is None:
+        n_classes = 1 + int(max(truth.max(), predicted.max()))
+    return ClassTotals(
+        _sum_by_class(truth == predicted, truth, draws, n_classes),
+        _sum_by_class(np.ones(len(truth), dtype=bool), truth, draws, n_classes),
+        _sum_by_class(np.ones(len(truth), dtype=bool), predicted, draws, n_classes),
+    )
 
 
 def _sum_by_class(
-    weights: Float[np.ndarray, "*b n"], classes: Int[np.ndarray, " n"], n_classes: int
-) -> Float[np.ndarray, "*b {n_classes}"]:
-    order = np.argsort(classes, kind="stable")
-    present, starts = np.unique(classes[order], return_index=True)
-    totals = np.zeros((*weights.shape[:-1], n_classes))
-    totals[..., present] = np.add.reduceat(weights[..., order], starts, axis=-1)
-    return totals
+    counted: Bool[np.ndarray, " n"], classes: Int[np.ndarray, " n"], draws: Draws, n_classes: int
+) -> Float[np.ndarray, "b {n_classes}"]:
+    n_groups = draws.counts.shape[1]
+    step = max(1, BLOCK // n_groups)
+    blocks = []
+    for first in range(0, n_classes, step):
+        width = min(step, n_classes - first)
+        rows = np.flatnonzero(counted & (classes >= first) & (classes < first + width))
+        cells = draws.group[rows] * width + (classes[rows] - first)
+        by_group = np.bincount(cells, minlength=n_groups * width).reshape(n_groups, width)
+        blocks.append(draws.counts @ by_group.astype(np.float64))
+    return np.concatenate(blocks, axis=1)
 
 
-def _mean_where(values: Float[np.ndarray, "*b c"], present: np.ndarray) -> Float[np.ndarray, "*b"]:
-    return np.asarray((values * present).sum(axis=-1) / present.sum(axis=-1))
+def _mean_where(values: Float[np.ndarray, "b c"], present: Bool[np.ndarray, "b c"]) -> Float[np.ndarray, " b"]:
+    return (values * present).sum(axis=1) / present.sum(axis=1)
+
+
+def _shaped(values: Float[np.ndarray, " b"], draws: Draws | None) -> Float[np.ndarray, "*b"]:
+    return np.asarray(values[0]) if draws is None else values

@@ -1,26 +1,41 @@
 """Metrics of examples with any number of labels, evaluated on many bootstrap resamples at once, and a score of them.
 
-As in `metrics`, row b of the weights says how often each example was drawn in resample b; without weights each example
-counts once and the result is 0-dimensional. Truth is 0 or 1, scores are any numbers that grow with belief: logits are
-better than probabilities, which saturate and then tie.
+As in `metrics`, without draws each example counts once and the result is 0-dimensional. Truth is 0 or 1, scores are any
+numbers that grow with belief: logits are better than probabilities, which saturate and then tie.
 
-Convention: macro averages run over the classes that can be scored in that resample (average precision needs a positive
-example, AUROC also a negative one), and are NaN where there is none. Scikit-learn instead averages in a 0 for a class
-without a positive example, or refuses. Equal scores are one step of the ranking, whatever the order of the examples.
+Convention: macro averages run over the classes that can be scored (average precision needs a positive example, AUROC
+also a negative one), and are NaN where there is none. These classes are those of the whole test set; one that cannot be
+scored in a resample is missing from the mean of that resample. Equal scores are one step of the ranking, whatever the
+order of the examples. Examples without any label (no-calls) are negatives of every class, and are left out of the top-k
+accuracies. Published tables count empty classes otherwise: `CONVENTIONS` says which of our names follow whom.
 
-Axes: b resamples | n examples | c classes | r steps of a ranking, best scores first
+Axes: b resamples | n examples | c classes
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Real
-from numpy.typing import ArrayLike
+from jaxtyping import Float, Int
 
-from birdjepa.benchmark.bootstrap import Estimate, interval
+from birdjepa.benchmark.bootstrap import Draws, Estimate, Resampled, resample, whole
+from birdjepa.benchmark.ranking import class_values
 from birdjepa.core.errors import UsageError
+
+METRIC_VERSION = 1
+"""Part of every result's key: it grows whenever a metric of this room gives another number for the same scores."""
+
+CONVENTIONS = {
+    "cmap": "AP, mean over the classes with a positive example (BirdSet's, torchmetrics up to 1.3)",
+    "map": "the same number, under the name that AudioSet's tables use",
+    "map_beans": "AP, mean over all classes; one without a positive example counts 0 (BEANS, torchmetrics from 1.4)",
+    "auroc": "ROC-AUC, mean over the classes with positive and negative examples",
+    "auroc_torchmetrics_1_2": "ROC-AUC, mean over all classes; one that cannot be scored counts 0 (BirdSet's tables)",
+    "top1": "share of the labelled examples whose best class is one of their labels",
+    "top3": "share of the labelled examples with one of their labels among the three best classes",
+}
+"""What is averaged, by name of the metric; all of them are in `multi_label_metrics`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,21 +92,12 @@ def evaluate_scores(
       UsageError: scores that are not finite, blank groups, no positive example of any class.
       ValueError: arrays of different shapes, truth that is not 0 or 1.
     """
-    _check(scores, truth, groups, classes)
-
-    def estimate(metric: Callable[..., np.ndarray]) -> Estimate:
-        return interval(
-            lambda weights: metric(truth, scores, weights),
-            groups,
-            n_resamples=n_resamples,
-            confidence=confidence,
-            seed=seed,
-        )
-
+    check_scores(scores, truth, groups, classes)
+    found = resample_metrics(scores, truth, groups, n_resamples=n_resamples, seed=seed)
     return MultiLabelScore(
-        cmap=estimate(mean_average_precision),
-        auroc=estimate(macro_auroc),
-        top1=estimate(top1_accuracy),
+        cmap=found["cmap"].estimate(confidence),
+        auroc=found["auroc"].estimate(confidence),
+        top1=found["top1"].estimate(confidence),
         classes=tuple(classes),
         n_examples=len(truth),
         n_groups=len(set(groups)),
@@ -101,8 +107,45 @@ def evaluate_scores(
     )
 
 
+def resample_metrics(
+    scores: Float[np.ndarray, "n c"],
+    truth: Int[np.ndarray, "n c"],
+    groups: Sequence[str],
+    *,
+    n_resamples: int,
+    seed: int,
+) -> dict[str, Resampled]:
+    """Every metric in CONVENTIONS, of the same resamples."""
+    names = list(CONVENTIONS)
+
+    def statistic(draws: Draws) -> Float[np.ndarray, "b k"]:
+        values = multi_label_metrics(truth, scores, draws)
+        return np.stack([values[name] for name in names], axis=-1)
+
+    found = resample(statistic, groups, n_resamples=n_resamples, seed=seed)
+    return {name: found[number] for number, name in enumerate(names)}
+
+
+def multi_label_metrics(
+    truth: Int[np.ndarray, "n c"], scores: Float[np.ndarray, "n c"], draws: Draws | None = None
+) -> dict[str, Float[np.ndarray, "*b"]]:
+    """Every metric in CONVENTIONS. The classes that count 0 are those of the whole test set, in every resample."""
+    cmap, auroc = _class_means(truth, scores, draws)
+    has_positive, has_both = scored_classes(truth)
+    share = has_both.mean()
+    return {
+        "cmap": cmap,
+        "map": cmap,
+        "map_beans": np.asarray(cmap * has_positive.mean()),
+        "auroc": auroc,
+        "auroc_torchmetrics_1_2": np.asarray(auroc * share) if share else np.zeros_like(auroc),
+        "top1": top_k_accuracy(truth, scores, draws, k=1),
+        "top3": top_k_accuracy(truth, scores, draws, k=3),
+    }
+
+
 def mean_average_precision(
-    truth: Int[np.ndarray, "n c"], scores: Float[np.ndarray, "n c"], weights: Real[np.ndarray, "*b n"] | None = None
+    truth: Int[np.ndarray, "n c"], scores: Float[np.ndarray, "n c"], draws: Draws | None = None
 ) -> Float[np.ndarray, "*b"]:
     """cmAP: average precision over the ranking of the examples, averaged over classes with a positive example.
 
@@ -110,117 +153,57 @@ def mean_average_precision(
 
     Source: equals sklearn.metrics.average_precision_score(average="macro") on these classes.
     """
-    return _class_mean(_average_precision, truth, scores, weights)
+    return _class_means(truth, scores, draws)[0]
 
 
 def macro_auroc(
-    truth: Int[np.ndarray, "n c"], scores: Float[np.ndarray, "n c"], weights: Real[np.ndarray, "*b n"] | None = None
+    truth: Int[np.ndarray, "n c"], scores: Float[np.ndarray, "n c"], draws: Draws | None = None
 ) -> Float[np.ndarray, "*b"]:
     """Chance that a positive example scores above a negative one, averaged over classes that have both.
 
     Source: equals sklearn.metrics.roc_auc_score(average="macro") on these classes.
     """
-    return _class_mean(_auroc, truth, scores, weights)
+    return _class_means(truth, scores, draws)[1]
 
 
-def top1_accuracy(
-    truth: Int[np.ndarray, "n c"], scores: Float[np.ndarray, "n c"], weights: Real[np.ndarray, "*b n"] | None = None
+def top_k_accuracy(
+    truth: Int[np.ndarray, "n c"], scores: Float[np.ndarray, "n c"], draws: Draws | None = None, *, k: int = 1
 ) -> Float[np.ndarray, "*b"]:
-    """Share of the examples with any label whose best class is one of theirs; of equal scores, the first class counts.
+    """Share of the labelled examples with a label among their k best classes; of equal scores the first class is best.
 
     NaN where no example has a label.
     """
-    weights = _weights(truth, weights)
+    used = draws or whole(len(truth))
     labelled = truth.any(axis=1)
-    hit = truth[np.arange(len(truth)), scores.argmax(axis=1)] > 0
-    return _ratio(weights @ hit.astype(np.float64), weights @ labelled.astype(np.float64))
+    own = np.where(truth > 0, scores, -np.inf)
+    best = own.argmax(axis=1)  # of the labels
+    score = np.take_along_axis(scores, best[:, None], axis=1)
+    is_before = (scores > score) | ((scores == score) & (np.arange(scores.shape[1]) < best[:, None]))
+    hit = labelled & (is_before.sum(axis=1) < k)
+    n_labelled = used.total(labelled)
+    share = np.where(n_labelled > 0, used.total(hit) / np.maximum(n_labelled, 1), np.nan)
+    return share if draws is not None else np.asarray(share[0])
 
 
-class _Ranking(NamedTuple):
-    """Weight of the positive and of the negative examples in each step of one class's ranking."""
-
-    positive: Float[np.ndarray, "*b r"]
-    negative: Float[np.ndarray, "*b r"]
-
-
-def _average_precision(ranking: _Ranking) -> Float[np.ndarray, "*b"]:
-    found = ranking.positive.cumsum(axis=-1)
-    passed = found + ranking.negative.cumsum(axis=-1)
-    precision = found / np.where(passed > 0, passed, 1.0)
-    return _ratio((ranking.positive * precision).sum(axis=-1), found[..., -1])
+def scored_classes(truth: Int[np.ndarray, "n c"]) -> tuple[np.ndarray, np.ndarray]:
+    """Which classes have a positive example, and which have a negative one too."""
+    has_positive = truth.any(axis=0)
+    return has_positive, has_positive & ~truth.all(axis=0)
 
 
-def _auroc(ranking: _Ranking) -> Float[np.ndarray, "*b"]:
-    passed = ranking.negative.cumsum(axis=-1)
-    n_positive, n_negative = ranking.positive.sum(axis=-1), passed[..., -1]
-    above = n_negative[..., None] - passed + 0.5 * ranking.negative
-    return _ratio((ranking.positive * above).sum(axis=-1), n_positive * n_negative)
-
-
-def _class_mean(
-    metric: Callable[[_Ranking], np.ndarray],
-    truth: Int[np.ndarray, "n c"],
-    scores: Float[np.ndarray, "n c"],
-    weights: Real[np.ndarray, "*b n"] | None,
-) -> Float[np.ndarray, "*b"]:
-    """The mean of the metric over the classes for which it is not NaN."""
-    weights = _weights(truth, weights)
-    total, n_scored = np.zeros(weights.shape[:-1]), np.zeros(weights.shape[:-1])
-    for column in range(truth.shape[1]):
-        positive = truth[:, column] > 0
-        if not positive.any():
-            continue
-        value = metric(_rank(positive, scores[:, column], weights))
-        scored = ~np.isnan(value)
-        total += np.where(scored, value, 0.0)
-        n_scored += scored
-    return _ratio(total, n_scored)
-
-
-def _rank(
-    positive: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"], weights: Float[np.ndarray, "*b n"]
-) -> _Ranking:
-    """Steps of equal scores, best first.
-
-    Neighbouring steps without a positive example are merged, for neither metric looks between them: a rare class is
-    then ranked in one pass over the weights.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked, positive = scores[order], positive[order]
-    step = np.cumsum(np.r_[0, ranked[1:] != ranked[:-1]])
-    with_positive = np.bincount(step, weights=positive) > 0
-    begins = np.r_[True, with_positive[1:] | with_positive[:-1]]
-    merged = np.cumsum(begins)[step] - 1
-    starts = np.flatnonzero(np.r_[True, merged[1:] != merged[:-1]])
-    weights = weights[..., order]
-    totals = np.add.reduceat(weights, starts, axis=-1)
-    rows = np.flatnonzero(positive)
-    steps, first = np.unique(merged[rows], return_index=True)
-    hits = np.zeros_like(totals)
-    hits[..., steps] = np.add.reduceat(weights[..., rows], first, axis=-1)
-    return _Ranking(hits, totals - hits)
-
-
-def _ratio(part: ArrayLike, whole: ArrayLike) -> Float[np.ndarray, "*b"]:
-    """part / whole, NaN where whole is 0."""
-    part, whole = np.asarray(part), np.asarray(whole)
-    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)
-
-
-def _weights(truth: Int[np.ndarray, "n c"], weights: Real[np.ndarray, "*b n"] | None) -> Float[np.ndarray, "*b n"]:
-    """Weights as float64, in which sums of counts are exact whatever the order of the examples."""
-    if len(truth) == 0:
-        raise ValueError("a metric needs at least one example")
-    return np.ones(len(truth)) if weights is None else weights.astype(np.float64, copy=False)
-
-
-def _check(
-    scores: Float[np.ndarray, "n c"], truth: Int[np.ndarray, "n c"], groups: Sequence[str], classes: Sequence[str]
+def check_scores(
+    scores: Float[np.ndarray, "_ _"], truth: Int[np.ndarray, "_ _"], groups: Sequence[str], classes: Sequence[str]
 ) -> None:
+    """Whether they fit together and can be scored.
+
+    Raises:
+      UsageError: scores that are not finite, blank groups, no positive example of any class.
+      ValueError: arrays of different shapes, truth that is not 0 or 1.
+    """
     if not scores.shape == truth.shape == (len(groups), len(classes)):
         found = f"{scores.shape} and {truth.shape} for {len(groups)} groups and {len(classes)} classes"
         raise ValueError(f"scores and truth must have one row per group and one column per class, got {found}")
-    if not np.isin(truth, (0, 1)).all():
+    if not ((truth == 0) | (truth == 1)).all():
         raise ValueError("truth must be 0 or 1")
     if (broken := np.flatnonzero(~np.isfinite(scores).all(axis=1))).size:
         raise UsageError(f"{broken.size} example(s) have scores that are not finite, the first in row {broken[0]}")
@@ -228,3 +211,18 @@ def _check(
         raise UsageError(f"{len(blank)} example(s) have no group, the first in row {blank[0]}; fill it in or drop them")
     if not truth.any():
         raise UsageError("no tested example has a label: there is nothing to score")
+
+
+def _class_means(
+    truth: Int[np.ndarray, "n c"], scores: Float[np.ndarray, "n c"], draws: Draws | None
+) -> tuple[Float[np.ndarray, "*b"], Float[np.ndarray, "*b"]]:
+    """Average precision and AUROC, each averaged over the classes for which it is not NaN."""
+    used = draws or whole(len(truth))
+    total, n_scored = np.zeros((2, len(used.counts))), np.zeros((2, len(used.counts)))
+    for values in class_values(truth, scores, used):
+        scored = ~np.isnan(values)
+        total += np.where(scored, values, 0.0)
+        n_scored += scored
+    means = np.where(n_scored > 0, total / np.maximum(n_scored, 1), np.nan)
+    ap, auroc = means if draws is not None else means[:, 0]
+    return np.asarray(ap), np.asarray(auroc)

@@ -21,7 +21,7 @@ class Standardiser:
     mean: Float[Tensor, " d"]
     scale: Float[Tensor, " d"]
 
-    def __call__(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    def __call__(self, embeddings: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         return (embeddings - self.mean) * self.scale
 
 
@@ -31,5 +31,10 @@ def fit_standardiser(train: Float[Tensor, "n d"]) -> Standardiser:
     Source: equals sklearn.preprocessing.StandardScaler where no dimension is constant.
     """
     std, mean = torch.std_mean(train, dim=0, correction=0)
+    return standardiser_of(mean, std)
+
+
+def standardiser_of(mean: Float[Tensor, " d"], std: Float[Tensor, " d"]) -> Standardiser:
+    """The standardiser of training rows with this mean and population std."""
     varies = std > ROUNDING * mean.abs()
     return Standardiser(mean, torch.where(varies, 1 / std, 0.0))

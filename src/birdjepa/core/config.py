@@ -105,9 +105,14 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def fingerprint(config: Any) -> str:
-    """First 16 hex digits of the SHA-256 of the configuration's canonical JSON."""
+    """First 16 hex digits of the configuration's digest."""
+    return digest(config)[:16]
+
+
+def digest(config: Any) -> str:
+    """SHA-256 of the configuration's canonical JSON, in hex."""
     text = json.dumps(to_json(config), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def difference(old: Any, new: Any, *, where: str = "") -> list[str]:

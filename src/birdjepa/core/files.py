@@ -6,6 +6,7 @@ A kill at any moment leaves the old file or the new one. `durable=False` skips t
 
 import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import json
@@ -65,6 +66,38 @@ def replacing(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
         temporary.replace(path)
         if durable:
             sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def create_bytes(path: Path | str, data: bytes) -> bool:
+    """Makes a new durable file in a folder that is there, whole or not at all; False if the name is taken.
+
+    Of several processes that make one name, also on several machines over a network file system, exactly one is told
+    True. A name is given by a hard link, which never replaces a file.
+
+    Raises:
+      UsageError: if the file system has no hard links.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(data)
+        sync(temporary)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            if temporary.stat().st_nlink == 1:  # 2: made, but the server's answer was lost and the request sent again
+                return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            raise UsageError(
+                f"{path.parent} is on a file system without hard links, so two processes cannot be kept from writing "
+                "one file: name a place on another disk"
+            ) from None
+        sync(path.parent)
+        return True
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from birdjepa.core import files
@@ -36,16 +36,28 @@ _READERS = 8
 
 
 class Asked(NamedTuple):
-    """DATA, taken apart."""
+    """DATA, taken apart, or a model."""
 
     repository: str
     parts: tuple[str, ...]
     """Configuration and split, as far as they are given."""
     revision: str
+    kind: Literal["datasets", "models"] = "datasets"
 
     @property
     def name(self) -> str:
         return PREFIX + self.repository
+
+    @property
+    def folder(self) -> Path:
+        """What the cache has of it."""
+        models = "models--" if self.kind == "models" else ""
+        return cache_folder() / f"{models}{self.repository.replace('/', '--')}"
+
+    @property
+    def address(self) -> str:
+        """Where its files are."""
+        return f"{hub_http.endpoint()}/{'' if self.kind == 'models' else 'datasets/'}{self.repository}"
 
 
 class Commit(NamedTuple):
@@ -61,13 +73,13 @@ class Commit(NamedTuple):
     @property
     def folder(self) -> Path:
         """What the cache has of it."""
-        return _folder(self.asked.repository) / self.sha
+        return self.asked.folder / self.sha
 
     def file(self, path: str) -> HubFile:
         n_bytes, digest = self.files[path]
         return HubFile(
             name=f"{self.asked.name}/{path}",
-            url=f"{hub_http.endpoint()}/datasets/{self.asked.repository}/resolve/{self.sha}/{quote(path)}",
+            url=f"{self.asked.address}/resolve/{self.sha}/{quote(path)}",
             cache=cache_folder(),
             place=(self.folder / "files" / path).relative_to(cache_folder()).as_posix(),
             n_bytes=n_bytes,
@@ -121,7 +133,7 @@ def find(asked: Asked) -> Commit:
     Raises:
       UserError: if it cannot be had.
     """
-    folder = _folder(asked.repository)
+    folder = asked.folder
     seen = folder / "refs" / quote(asked.revision, safe="")
     if _COMMIT.fullmatch(asked.revision):
         sha = asked.revision
@@ -133,7 +145,8 @@ def find(asked: Asked) -> Commit:
     if sha and place.is_file():
         held = read_file(place)
         return Commit(asked, sha, {path: (each[0], each[1]) for path, each in held["files"].items()}, held["configs"])
-    url = f"{hub_http.endpoint()}/api/datasets/{asked.repository}/revision/{quote(asked.revision, safe='')}?blobs=true"
+    api = f"{hub_http.endpoint()}/api/{asked.kind}/{asked.repository}"
+    url = f"{api}/revision/{quote(asked.revision, safe='')}?blobs=true"
     told = hub_http.read_json(url, f"{asked.name}#{asked.revision}")
     commit = _commit(asked, told)
     held = {"files": commit.files, "configs": commit.configs}
@@ -164,10 +177,6 @@ def _plain(path: str) -> str:
     if path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path:
         raise ValueError(f"path {path!r}")
     return path
-
-
-def _folder(repository: str) -> Path:
-    return cache_folder() / repository.replace("/", "--")
 
 
 def _indexes(data: str, commit: Commit, keys: list[str], shards: list[HubFile], audio: str) -> list[ShardIndex]:

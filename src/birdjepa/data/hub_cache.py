@@ -272,6 +272,7 @@ def _take_turn(file: HubFile, *, only_if_room: bool) -> bool:
             download = _Download(file, target)
             hub_http.persist(file.name, download.attempt, rest=functools.partial(_rest, part))
             os.fsync(target.fileno())
+        make_room(file.cache)  # again: what others were writing could not be removed then, and may be whole by now
         with contextlib.suppress(FileNotFoundError):  # taken for abandoned: while this process was stopped, say
             part.replace(path)
             files.sync(path.parent)

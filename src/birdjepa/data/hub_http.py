@@ -217,7 +217,7 @@ def _check(answer: Any, url: str, name: str) -> None:
     elif status == 403:
         text = "the Hub refuses access (403): accept the conditions on its page, and log in with `hf auth login`"
     elif status == 404:
-        text = "the Hub has no such data set, revision or file (404): check the name"
+        text = "the Hub has no such repository, revision or file (404): check the name"
     else:
         text = f"the Hub answers HTTP {status}"
     raise UsageError(f"{name}: {text}")

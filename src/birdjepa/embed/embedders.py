@@ -118,10 +118,15 @@ class LogMelStatistics(Embedder):
         frames = self._front_end(F.pad(clips, (0, max(0, front_end.window - clips.shape[1]))))
         start_s = np.arange(frames.shape[1]) * front_end.hop / front_end.sampling_rate
         weights = overlap(start_s, start_s + front_end.window / front_end.sampling_rate, inside_s).to(frames.device)
-        share = (weights / weights.sum(1, keepdim=True)).unsqueeze(-1)
-        mean = (frames * share).sum(1)
-        variance = ((frames - mean.unsqueeze(1)).square() * share).sum(1)
-        return torch.cat((mean, variance.sqrt()), 1)
+        return statistics(frames, weights)
+
+
+def statistics(frames: Float[Tensor, "b t m"], weights: Float[Tensor, "b t"]) -> Float[Tensor, "b e"]:
+    """Weighted mean and standard deviation over time of each band, side by side."""
+    share = (weights / weights.sum(1, keepdim=True)).unsqueeze(-1)
+    mean = (frames * share).sum(1)
+    variance = ((frames - mean.unsqueeze(1)).square() * share).sum(1)
+    return torch.cat((mean, variance.sqrt()), 1)
 
 
 def random_twin(encoder: Encoder, seed: int) -> Encoder:

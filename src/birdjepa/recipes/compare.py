@@ -237,7 +237,7 @@ def _put_together(runs: Sequence[Run], names: Sequence[str], config: CompareConf
             Compared(
                 name if name in RECIPES else Path(name).stem,
                 over_seeds(ours.mean(1).tolist()),
-                interval(lambda w, d=difference: w @ d / w.sum(1), groups, seed=config.seed),
+                interval(lambda draws, d=difference: draws.total(d) / draws.size, groups, seed=config.seed),
                 tuple(ours.mean(1).tolist()),
                 mine[0].config.train.steps,
                 step_s,
@@ -248,7 +248,7 @@ def _put_together(runs: Sequence[Run], names: Sequence[str], config: CompareConf
     of_seeds = right(names[0], "random").mean(1).tolist()
     rows.append(Compared("random weights", over_seeds(of_seeds), None, tuple(of_seeds), 0, nan, nan))
     logmel = right(names[0], "logmel")[0]
-    estimate = interval(lambda w: w @ logmel / w.sum(1), groups, seed=config.seed)
+    estimate = interval(lambda draws: draws.total(logmel) / draws.size, groups, seed=config.seed)
     rows.append(Compared("log-mel statistics", estimate, None, (float(logmel.mean()),), 0, nan, nan))
     described = {
         "data": list(config.data),

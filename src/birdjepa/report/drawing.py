@@ -205,7 +205,7 @@ def _judge(
 
     def share_of(name: str) -> Statistic:
         error = per_clip(test.value - drawn[name])
-        return lambda weights: 1 - (weights @ error) / np.maximum(weights @ spread, 1e-12)
+        return lambda draws: 1 - draws.total(error) / np.maximum(draws.total(spread), 1e-12)
 
     groups = [str(recording) for recording in batch.recording[judged].tolist()]
     order = (TRAINED, UNTRAINED, PLACE, TEACHER)

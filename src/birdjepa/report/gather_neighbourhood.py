@@ -183,7 +183,7 @@ def _agreement(standard: Float[np.ndarray, "n d"], points: list[_Point], seed: i
     found = nearest(standard[known], standard[known], 1, query_groups=groups, bank_groups=groups).index[judged, 0]
     right = (labels[judged] == labels[found]).astype(np.float64)
     drawn_by = [points[known[i]].group for i in judged.tolist()]
-    rate = interval(lambda weights: weights @ right / weights.sum(1), drawn_by, seed=seed)
+    rate = interval(lambda draws: draws.total(right) / draws.size, drawn_by, seed=seed)
     return Agreement(rate=rate, chance=float(others[judged].mean()), n=len(judged))
 
 

@@ -1,0 +1,133 @@
+"""Encoders of our own kind as backbones: exports, random twins, and what was converted to them (Bird-MAE, Audio-MAE).
+
+Tokens are the patches, time-major. A clip is heard without its padding. An encoder that knows clips of one length only
+pads shorter ones itself: patches of what it added count for nothing in the pooling. Of a whole clip all patches count,
+as for those who made it.
+
+Axes: b clips | s audio samples | n patches | l layers
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from birdjepa.benchmark.backbones.base import Backbone, Card, Heard, Want, unpadded
+from birdjepa.benchmark.backbones.licence import licence_of
+from birdjepa.core import config as configs
+from birdjepa.core.errors import UsageError
+from birdjepa.embed.collection import weights_sha256
+from birdjepa.embed.embedders import random_twin
+from birdjepa.models.encoder import Encoder, EncoderConfig, load
+from birdjepa.models.pool import Pooling, pool
+
+
+class EncoderBackbone(Backbone):
+    """Any `Encoder`: what else there is to know of it is given with it."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        name: str,
+        licence: str,
+        pooling: Pooling | None = None,
+        overlaps: tuple[tuple[str, str], ...] = (),
+        origin: dict[str, Any] | None = None,
+    ) -> None:
+        """origin is what else there is to note in the identity: the seed of a twin, the revision of what was converted.
+
+        Raises:
+          UsageError: if it cannot be pooled so.
+        """
+        self.encoder, self.device = encoder, encoder.device
+        self._pooling: Pooling = pooling or encoder.config.pooling
+        config = encoder.config
+        self.card = Card(
+            name=name,
+            sampling_rate=config.front_end.sampling_rate,
+            clip_s=config.clips.clip_s,
+            fixed_length=False,
+            preprocessing=_described(config),
+            width=_width(config, self._pooling),
+            n_layers=len(encoder.vit.blocks),
+            token_width=config.vit.width,
+            token_rows=config.n_rows,
+            token_hop_s=config.patch.frames / config.front_end.frame_rate,
+            licence=licence,
+            overlaps=overlaps,
+        )
+        self._identity = {
+            "kind": "encoder",
+            "config": configs.to_json(config),
+            "pooling": self._pooling,
+            "weights_sha256": weights_sha256(encoder),
+            **(origin or {}),
+        }
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self._identity
+
+    def _hear(self, clips: Float[Tensor, "b s"], n_samples: Int[Tensor, " b"], want: Want) -> Heard:
+        return unpadded(clips, n_samples, lambda clips: self._of_one_length(clips, want))
+
+    def _of_one_length(self, clips: Float[Tensor, "b s"], want: Want) -> Heard:
+        encoder = self.encoder
+        if want.layers == (self.card.n_layers,):
+            outputs = [encoder(clips)]
+        else:
+            every = encoder.vit.layers(*encoder.tokenise(clips))
+            outputs = [every[layer - 1] for layer in want.layers]
+        starts_s, _ = encoder.patch_spans(outputs[-1].patches.shape[1])
+        until_s = clips.shape[1] / encoder.sampling_rate if clips.shape[1] < self.card.clip_samples else math.inf
+        real = torch.from_numpy(starts_s < until_s).to(clips.device).expand(len(clips), -1)
+        pooled = [pool(output, self._pooling, encoder.config.n_rows, real.float()) for output in outputs]
+        if not want.tokens:
+            return Heard(torch.stack(pooled))
+        return Heard(torch.stack(pooled), outputs[-1].patches.float(), real)
+
+
+def open_encoder(
+    folder: Path | str,
+    *,
+    name: str,
+    pooling: Pooling | None = None,
+    overlaps: tuple[tuple[str, str], ...] = (),
+    device: torch.device | str = "cpu",
+) -> EncoderBackbone:
+    """An export, or a converted encoder in the same form.
+
+    Raises:
+      UsageError: naming the file and what is wrong with it; or if it cannot be pooled so.
+    """
+    encoder = load(folder, device=device)
+    licence = licence_of(Path(folder))
+    return EncoderBackbone(encoder, name=name, licence=licence, pooling=pooling, overlaps=overlaps)
+
+
+def open_twin(encoder: Encoder, *, name: str, seed: int, pooling: Pooling | None = None) -> EncoderBackbone:
+    """The encoder's architecture at random initialisation: the floor of what that alone is good for.
+
+    Raises:
+      UsageError: if it cannot be pooled so.
+    """
+    twin = random_twin(encoder, seed)
+    return EncoderBackbone(twin, name=name, licence="nothing to license", pooling=pooling, origin={"seed": seed})
+
+
+def _width(config: EncoderConfig, pooling: Pooling) -> int:
+    """Numbers in one embedding that is pooled so."""
+    if pooling == "cls" and not config.vit.n_cls:
+        raise UsageError("the encoder has no CLS token: choose another pooling (mean, mean+std, max, rows, rows+std)")
+    return configs.overlay(config, {"pooling": pooling}).embedding_width
+
+
+def _described(config: EncoderConfig) -> str:
+    front_end, patch = config.front_end, config.patch
+    bands = f"{front_end.n_mels} {front_end.mel_scale} bands from {front_end.f_min:g} to {front_end.f_max:g} Hz"
+    frames = f"every {1000 / front_end.frame_rate:g} ms, normalised by {front_end.normalise} statistics"
+    return f"log-mel, {bands} {frames}; patches of {patch.frames} frames x {patch.mels} bands"
