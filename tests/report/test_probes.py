@@ -9,7 +9,7 @@ from birdjepa.benchmark.bootstrap import Estimate
 from birdjepa.core.errors import UsageError
 from birdjepa.report.gather_run import parse_probe
 from birdjepa.report.html import Html, join
-from birdjepa.report.probes import _confusion, rate, verdict
+from birdjepa.report.probes import _confusions, rate, verdict
 
 
 def test_a_whole_result():
@@ -57,9 +57,9 @@ def test_rates():
     assert rate(None) == "not given"
 
 
-@pytest.mark.parametrize(("n", "drawn", "counts"), [(2, True, True), (20, True, False), (41, False, False)])
+@pytest.mark.parametrize(("n", "drawn", "counts"), [(2, True, True), (20, True, False), (41, True, True)])
 def test_confusions_of_any_size(n: int, drawn: bool, counts: bool):
-    shown: Html = join(_confusion(parse_probe(probe_json(tuple(f"c{i:02d}" for i in range(n))), "p.json")))
+    shown: Html = join(_confusions(parse_probe(probe_json(tuple(f"c{i:02d}" for i in range(n))), "p.json")))
     assert ('class="matrix"' in shown) is drawn
     assert (">32<" in shown) is counts
     assert "2 of " in shown

@@ -98,28 +98,35 @@ def line_chart(line: Line, steps: tuple[int, int], alarms: Sequence[tuple[int, s
     return tag("svg", box, *marks, cursor)
 
 
-def interval_chart(rows: Sequence[tuple[str, Estimate]], *, chance: float | None) -> Html:
-    """A line per row: a dot at its value, a bar over its interval, on an axis of shares; chance dashed where near."""
-    left, right, pitch, bottom = 190, 70, 30, 24
+def interval_chart(
+    rows: Sequence[tuple[str, Estimate]], *, chance: float | None, what: str = "Accuracy", left: int = 190
+) -> Html:
+    """A line per row: a dot at its value, a bar over its interval, on an axis of shares; chance dashed where near.
+
+    `left` is the room for names; longer ones are cut. A share may be above 1 (an error rate).
+    """
+    right, pitch, bottom = 70, 30, 24
     width, height = 640, pitch * len(rows) + bottom + 6
     bounds = [bound for _, row in rows for bound in (row.value, row.low, row.high) if math.isfinite(bound)]
     least = min(bounds)
     if chance is not None and least - 0.15 < chance < least:
         least = chance
-    x = Axis(max(0.0, least - 0.04), min(1.0, max(bounds) + 0.04), left, width - right)
+    most = max(bounds)
+    low = least - 0.04 if least < 0 else max(0.0, least - 0.04)
+    x = Axis(low, max(1.0, most) if most > 0.96 else most + 0.04, left, width - right)
     marks = []
     for tick in x.ticks(6):
         marks.append(tag("line", {"class": "grid", "x1": x(tick), "x2": x(tick), "y1": 4, "y2": height - bottom}))
-        marks.append(
-            tag("text", {"class": "tick", "x": x(tick), "y": height - 8, "text-anchor": "middle"}, f"{tick:.0%}")
-        )
+        below = {"class": "tick", "x": x(tick), "y": height - 8, "text-anchor": "middle"}
+        marks.append(tag("text", below, number(tick, share=True)))
     if chance is not None and x.low <= chance <= x.high:
         at = {"class": "reference", "x1": x(chance), "x2": x(chance), "y1": 4, "y2": height - bottom}
         marks.append(tag("line", at, tag("title", {}, f"chance: {chance:.1%}")))
     for i, (name, row) in enumerate(rows):
         y = 4 + pitch * (i + 0.5)
         kind = "ours" if i == 0 else "floor"
-        marks.append(tag("text", {"class": f"name {kind}", "x": left - 12, "y": y + 4.5, "text-anchor": "end"}, name))
+        at = {"class": f"name {kind}", "x": left - 12, "y": y + 4.5, "text-anchor": "end"}
+        marks.append(tag("text", at, _cut(name, left), tag("title", {}, name)))
         if math.isfinite(row.low):
             marks.append(tag("line", {"class": f"bar {kind}", "x1": x(row.low), "x2": x(row.high), "y1": y, "y2": y}))
         marks.append(tag("circle", {"class": f"dot {kind}", "cx": x(row.value), "cy": y, "r": 5.5}))
@@ -127,9 +134,14 @@ def interval_chart(rows: Sequence[tuple[str, Estimate]], *, chance: float | None
     spoken = "; ".join(f"{name} {row.value:.1%}" for name, row in rows)
     return tag(
         "svg",
-        {"class": "intervals", "viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": f"Accuracy: {spoken}"},
+        {"class": "intervals", "viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": f"{what}: {spoken}"},
         *marks,
     )
+
+
+def _cut(name: str, room: int) -> str:
+    most = room // 8
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def number(value: Real, *, share: bool = False) -> str:

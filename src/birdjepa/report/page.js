@@ -116,6 +116,27 @@
     }));
   });
 
+  // ---- tables of classes: a click on a heading sorts by it, another one turns the order round
+  const key = (row, column) => {
+    const text = row.cells[column].textContent;
+    const value = Number(text.replace(/,/g, ""));
+    return text !== "" && !Number.isNaN(value) ? value : text;
+  };
+  const compare = (a, b) => {
+    const words = [typeof a === "string", typeof b === "string"];
+    if (words[0] !== words[1]) return words[0] ? 1 : -1;
+    return words[0] ? a.localeCompare(b) : a - b;
+  };
+  document.querySelectorAll(".sortable thead th").forEach((heading) => heading.addEventListener("click", () => {
+    const rows = heading.closest("table").tBodies[0];
+    const up = heading.dataset.sorted !== "up";
+    heading.parentNode.querySelectorAll("th").forEach((each) => delete each.dataset.sorted);
+    heading.dataset.sorted = up ? "up" : "down";
+    const column = heading.cellIndex;
+    const sorted = [...rows.rows].sort((a, b) => compare(key(a, column), key(b, column)) * (up ? 1 : -1));
+    rows.append(...sorted);
+  }));
+
   // ---- map: the nearest point within reach is read, and played on a click if its sound is here
   const data = read("map-data");
   const map = document.querySelector(".map > svg");

@@ -1,22 +1,12 @@
-"""The section of probes: what a frozen encoder knows about labels, beside its floors, with intervals.
-
-Axes: c classes
-"""
+"""The section of probes: what a frozen encoder knows about labels, beside its floors, with intervals."""
 
 import math
 
-import numpy as np
-from jaxtyping import Int
-
 from birdjepa.benchmark.bootstrap import Estimate
 from birdjepa.report.charts import interval_chart
+from birdjepa.report.confusions import confusions
 from birdjepa.report.contents import ProbeResult, ProbeScore, ReportContents
-from birdjepa.report.html import Html, join, note, section, table, tag
-
-MAX_MATRIX = 40
-"""Classes of a confusion matrix that is drawn; of larger ones only the commonest confusions are listed."""
-MAX_COUNTS = 16
-"""Classes up to which cells hold their counts."""
+from birdjepa.report.html import Html, note, section, table, tag
 
 
 def probes_section(contents: ReportContents) -> Html:
@@ -74,7 +64,7 @@ def _result(probe: ProbeResult, *, several: bool) -> Html:
     )
     return tag(
         "div", {"class": "probe"}, *heading, tag("p", {"class": "finding"}, f"The encoder is {verdict(probe)}."),
-        chart, _scores(probe), *_layers(probe), *_confusion(probe), *(note(text) for text in probe.notes),
+        chart, _scores(probe), *_layers(probe), *_confusions(probe), *(note(text) for text in probe.notes),
         _origin(probe),
     )  # fmt: skip
 
@@ -103,100 +93,8 @@ def _origin(probe: ProbeResult) -> Html:
     return note(f"From {probe.file}. ", "; ".join(facts), ".")
 
 
-def _confusion(probe: ProbeResult) -> list[Html]:
+def _confusions(probe: ProbeResult) -> list[Html]:
     if probe.confusion is None:
         return [note("No confusion matrix: the result holds none.")]
-    n = len(probe.classes)
-    parts = []
-    if n <= MAX_MATRIX:
-        caption = "Rows are the truth, columns what was predicted; shades are shares of a row, the diagonal is right."
-        parts.append(
-            tag(
-                "figure",
-                {"style": f"flex-basis:{_side(probe.classes):.0f}px"},
-                _matrix(probe.confusion, probe.classes),
-                tag("figcaption", {}, caption),
-            )
-        )
-    else:
-        parts.append(note(f"{n} classes: too many for a matrix, so only the commonest confusions are listed."))
-    wrong = probe.confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[: 12 if n > MAX_MATRIX else 6]
-    pairs = [(int(i) // n, int(i) % n) for i in order if wrong.flat[i] > 0]
-    if pairs:
-        rows = [(probe.classes[i], probe.classes[j], f"{wrong[i, j]} of {probe.confusion[i].sum()}") for i, j in pairs]
-        parts.append(table(("truth", "taken for", "how often"), rows, numeric=(2,), caption="Commonest confusions"))
-    return [
-        tag("details", {"open": True}, tag("summary", {}, "Confusions"), tag("div", {"class": "confusions"}, *parts))
-    ]
-
-
-def _matrix(confusion: Int[np.ndarray, "c c"], classes: tuple[str, ...]) -> Html:
-    n = len(classes)
-    cell, size = _cell_and_type(n)
-    margin, side = _margin(classes), _side(classes)
-    totals = confusion.sum(axis=1, keepdims=True).clip(1)
-    marks = []
-    for i, name in enumerate(classes):
-        middle = margin + (i + 0.5) * cell
-        at = {"x": margin - 7, "y": middle + 0.35 * size, "text-anchor": "end", "font-size": size}
-        marks.append(tag("text", at, _clip(name), tag("title", {}, name)))
-        above = {"transform": f"translate({middle + 0.35 * size:.1f} {margin - 7:.1f}) rotate(-90)", "font-size": size}
-        marks.append(tag("text", above, _clip(name), tag("title", {}, name)))
-    for i, j in zip(*np.nonzero((confusion > 0) | np.eye(n, dtype=bool)), strict=True):
-        count, share = int(confusion[i, j]), float(confusion[i, j] / totals[i, 0])
-        x, y = margin + int(j) * cell, margin + int(i) * cell
-        said = (
-            f"{classes[i]}: {count} of {totals[i, 0]} taken for {classes[j]}"
-            if i != j
-            else f"{classes[i]}: {count} of {totals[i, 0]} right"
-        )
-        shade = {
-            "class": "cell",
-            "x": x + 1,
-            "y": y + 1,
-            "width": cell - 2,
-            "height": cell - 2,
-            "fill-opacity": 0.06 + 0.94 * share,
-        }
-        marks.append(tag("rect", shade, tag("title", {}, said)))
-        if i == j:
-            marks.append(
-                tag("rect", {"class": "diagonal", "x": x + 1, "y": y + 1, "width": cell - 2, "height": cell - 2})
-            )
-        if n <= MAX_COUNTS and count:
-            at = {
-                "class": "count strong" if share > 0.5 else "count",
-                "x": x + cell / 2,
-                "y": y + cell / 2 + 4,
-                "text-anchor": "middle",
-            }
-            marks.append(tag("text", at, str(count)))
-    box = {
-        "class": "matrix",
-        "viewBox": f"0 0 {side:.0f} {side:.0f}",
-        "role": "img",
-        "aria-label": "Confusion matrix",
-        "style": f"max-width:{side:.0f}px",
-    }
-    return tag("svg", box, join(marks))
-
-
-def _cell_and_type(n_classes: int) -> tuple[float, float]:
-    """Sides of a cell and of its names' type."""
-    return (34.0, 11.0) if n_classes <= MAX_COUNTS else (16.0, 9.5)
-
-
-def _margin(classes: tuple[str, ...]) -> float:
-    """Room for the longest name."""
-    return 12 + max(len(_clip(name)) for name in classes) * _cell_and_type(len(classes))[1] * 0.58
-
-
-def _side(classes: tuple[str, ...]) -> float:
-    """Width and height of the matrix."""
-    return _margin(classes) + len(classes) * _cell_and_type(len(classes))[0] + 6
-
-
-def _clip(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"
+    parts = tag("div", {"class": "confusions"}, *confusions(probe.confusion, probe.classes))
+    return [tag("details", {"open": True}, tag("summary", {}, "Confusions"), parts)]

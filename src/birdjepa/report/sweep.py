@@ -3,17 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from birdjepa.benchmark.bootstrap import Estimate
 from birdjepa.report.build import page
-from birdjepa.report.charts import Axis, number
+from birdjepa.report.charts import number
 from birdjepa.report.html import Html, note, section, table, tag
-
-WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 20, 10, 40
-N_COLOURS = 8
-"""Colours of page.css; further lines are dashed."""
+from birdjepa.report.points import Across, Point, lines_legend, points_chart
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,16 +43,6 @@ class Swept:
         estimates = {"accuracy": self.accuracy, "floor": self.floor}
         shown = {name: each.to_json() if each else None for name, each in estimates.items()}
         return {**dataclasses.asdict(self), **shown}
-
-
-class Point(NamedTuple):
-    """A run on a plot."""
-
-    lr: float
-    value: float
-    low: float
-    """NaN where there is no interval."""
-    high: float
 
 
 def header_of(rows: Sequence[Swept]) -> tuple[str, ...]:
@@ -112,7 +98,7 @@ def _charts(rows: Sequence[Swept], described: Mapping[str, Any]) -> list[Html]:
 
 
 def _is_worth_drawing(lines: Mapping[str, Sequence[Point]]) -> bool:
-    return len({point.lr for points in lines.values() for point in points}) > 1
+    return len({point.x for points in lines.values() for point in points}) > 1
 
 
 def _lines(
@@ -135,74 +121,11 @@ def _figure(
     share: bool,
     reference: tuple[str, float] | None,
 ) -> Html:
-    legend = [
-        tag("li", {"style": "display:inline-block;margin-right:1.2rem"}, tag("b", {"style": _ink(i)}, "― "), name)
-        for i, name in enumerate(names)
-        if name in lines
-    ]
-    chart = _chart(title, lines, names, share=share, reference=reference)
+    rates = {point.x: f"{point.x:.3g}" for points in lines.values() for point in points}
+    across = Across("learning rate", rates, log=True)
+    chart = points_chart(title, lines, names, across, share=share, reference=reference)
     head = tag("div", {"class": "chart-head"}, tag("b", {}, title))
-    key = tag("ul", {"style": "list-style:none;padding:0;margin:.3rem 0"}, *legend)
-    return tag("figure", {"class": "chart", "style": "max-width:54rem"}, head, chart, key)
-
-
-def _chart(
-    title: str,
-    lines: Mapping[str, Sequence[Point]],
-    names: Sequence[str],
-    *,
-    share: bool,
-    reference: tuple[str, float] | None,
-) -> Html:
-    points = [point for line in lines.values() for point in line]
-    bounds = [bound for point in points for bound in (point.value, point.low, point.high) if math.isfinite(bound)]
-    bounds += [reference[1]] if reference else []
-    pad = 0.05 * (max(bounds) - min(bounds))
-    x = Axis(min(p.lr for p in points) / 1.15, max(p.lr for p in points) * 1.15, LEFT, WIDTH - RIGHT, log=True)
-    y = Axis(min(bounds) - pad, max(bounds) + pad, HEIGHT - BOTTOM, TOP)
-    marks = []
-    for tick in y.ticks(5):
-        marks.append(tag("line", {"class": "grid", "x1": LEFT, "x2": WIDTH - RIGHT, "y1": y(tick), "y2": y(tick)}))
-        at = {"class": "tick", "x": LEFT - 6, "y": y(tick) + 3.5, "text-anchor": "end"}
-        marks.append(tag("text", at, number(tick, share=share)))
-    for lr in sorted({point.lr for point in points}):
-        marks.append(tag("line", {"class": "grid", "x1": x(lr), "x2": x(lr), "y1": TOP, "y2": HEIGHT - BOTTOM}))
-        at = {"class": "tick", "x": x(lr), "y": HEIGHT - BOTTOM + 14, "text-anchor": "middle"}
-        marks.append(tag("text", at, f"{lr:.3g}"))
-    middle = {"class": "tick", "x": (LEFT + WIDTH - RIGHT) / 2, "y": HEIGHT - 8, "text-anchor": "middle"}
-    marks.append(tag("text", middle, "learning rate"))
-    if reference:
-        at = {"class": "reference", "x1": LEFT, "x2": WIDTH - RIGHT, "y1": y(reference[1]), "y2": y(reference[1])}
-        marks.append(tag("line", at, tag("title", {}, f"{reference[0]}: {number(reference[1], share=share)}")))
-    for i, name in enumerate(names):
-        if name in lines:
-            marks += _drawn(lines[name], name, i, x, y, share=share)
-    spoken = "; ".join(f"{name} {number(max(p.value for p in line), share=share)}" for name, line in lines.items())
-    box = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": f"{title} by learning rate, most: {spoken}"}
-    return tag("svg", box, *marks)
-
-
-def _drawn(points: Sequence[Point], name: str, i: int, x: Axis, y: Axis, *, share: bool) -> list[Html]:
-    """A line through the means at each rate, and every run as a dot with its interval."""
-    means = []
-    for lr in sorted({point.lr for point in points}):
-        values = [point.value for point in points if point.lr == lr]
-        means.append(f"{x(lr):.1f},{y(sum(values) / len(values)):.1f}")
-    path = {"d": "M" + "L".join(means), "fill": "none", "stroke-width": "1.8", "style": _ink(i)}
-    marks = [tag("path", {**path, "stroke-dasharray": "5 3" if i >= N_COLOURS else None})]
-    for point in points:
-        if math.isfinite(point.low):
-            at = {"x1": x(point.lr), "x2": x(point.lr), "y1": y(point.low), "y2": y(point.high), "opacity": "0.45"}
-            marks.append(tag("line", {**at, "stroke-width": "1.4", "style": _ink(i)}))
-        told = f"{name} at {point.lr:.3g}: {number(point.value, share=share)}"
-        dot = {"cx": x(point.lr), "cy": y(point.value), "r": 3.4, "class": f"c{i % N_COLOURS}"}
-        marks.append(tag("circle", dot, tag("title", {}, told)))
-    return marks
-
-
-def _ink(i: int) -> str:
-    colour = f"var(--c{i % N_COLOURS})"
-    return f"stroke:{colour};color:{colour}"
+    return tag("figure", {"class": "chart", "style": "max-width:54rem"}, head, chart, lines_legend(lines, names))
 
 
 def _names(rows: Sequence[Swept]) -> list[str]:
