@@ -9,6 +9,7 @@ Axes: b resamples | n examples | q coordinates | c classes | k clusters
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Real
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from birdjepa.benchmark.knn import nearest
@@ -132,8 +133,9 @@ def _means(
 
 
 def _entropy(shares: Float[np.ndarray, "*b n"]) -> Float[np.ndarray, "*b"]:
-    return -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=-1)
+    return np.asarray(-(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=-1))
 
 
-def _pairs(counts: np.ndarray) -> np.ndarray:
-    return counts * (counts - 1) / 2
+def _pairs(counts: ArrayLike) -> np.ndarray:
+    counts = np.asarray(counts)
+    return np.asarray(counts * (counts - 1) / 2)

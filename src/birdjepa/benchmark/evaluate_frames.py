@@ -127,7 +127,7 @@ def evaluate_frames(
     tested = sorted(counts)
     rows = [counts[song] for song in tested]
     fields = [field.name for field in dataclasses.fields(SongCounts)]
-    stacked = SongCounts(**{name: np.stack([getattr(row, name) for row in rows]) for name in fields})
+    stacked = SongCounts(**{name: np.concatenate([getattr(row, name) for row in rows]) for name in fields})
     of_songs = tuple(songs[song].name for song in tested)
     return _score(stacked, names, of_songs, tuple(choices), tuple(notes), task, seed)
 
@@ -230,17 +230,17 @@ def _count(
         np.add.at(table, (truth, unsupervised.cluster[number][member]), 1)
         purity = unsupervised.purity[number]
     return SongCounts(
-        ms=np.bincount(truth, minlength=n_classes),
-        wrong_ms=np.bincount(truth[said != truth], minlength=n_classes),
-        parsing_ms=np.array(((said == frames.SILENCE) != (truth == frames.SILENCE)).sum()),
-        oracle_ms=np.array(frames.oracle_errors(song, sequence, names)),
-        true_segments=np.bincount(segments.classes, minlength=n_classes),
-        predicted_segments=np.bincount(found.classes, minlength=n_classes),
-        found=np.stack([sequences.count_found(segments, found, ms / 1000, n_classes) for ms in TOLERANCES_MS]),
-        edits=np.array(sequences.edit_distance(segments.classes, found.classes)),
-        clusters=table,
-        purity=np.array(np.nansum(purity)),
-        n_queries=np.array((~np.isnan(purity)).sum()),
+        ms=np.bincount(truth, minlength=n_classes)[None],
+        wrong_ms=np.bincount(truth[said != truth], minlength=n_classes)[None],
+        parsing_ms=np.array([((said == frames.SILENCE) != (truth == frames.SILENCE)).sum()]),
+        oracle_ms=np.array([frames.oracle_errors(song, sequence, names)]),
+        true_segments=np.bincount(segments.classes, minlength=n_classes)[None],
+        predicted_segments=np.bincount(found.classes, minlength=n_classes)[None],
+        found=np.stack([sequences.count_found(segments, found, ms / 1000, n_classes) for ms in TOLERANCES_MS])[None],
+        edits=np.array([sequences.edit_distance(segments.classes, found.classes)]),
+        clusters=table[None],
+        purity=np.array([np.nansum(purity)]),
+        n_queries=np.array([(~np.isnan(purity)).sum()]),
     )
 
 

@@ -32,7 +32,7 @@ class FrameProbe:
 
     n_components: int = 128
     """Principal axes that are kept."""
-    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     """Candidates for C (large = weak penalty)."""
     windows_s: tuple[float, ...] = (0.0, 0.015, 0.025, 0.045)
     """Candidates for the window of the majority vote, in seconds, rounded to an odd number of frames."""

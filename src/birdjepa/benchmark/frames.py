@@ -6,7 +6,7 @@ frame is what sounds at its centre; class 0 is silence, and where two annotation
 model whose frames are long cannot follow short gaps however good its vectors are: `oracle_errors` is the error of the
 best possible label for each frame, to be read beside every score.
 
-Axes: t frames | s milliseconds | d width of the embedding | k segments | c classes, silence first
+Axes: t frames | e edges, one more than frames | s milliseconds | d width | k segments
 """
 
 import dataclasses
@@ -55,7 +55,8 @@ class FrameSequence:
 
     def __post_init__(self) -> None:
         if not len(self.embeddings) == len(self.start_s) == len(self.end_s) or not len(self.start_s):
-            raise ValueError("need a frame, and as many starts and ends as embeddings")
+            found = f"{len(self.embeddings)}, {len(self.start_s)} and {len(self.end_s)}"
+            raise ValueError(f"need a frame, and as many starts and ends as embeddings, got {found}")
         if not (self.end_s > self.start_s).all() or not (np.diff(self.centre_s) > 0).all():
             raise ValueError("frames must have a length and be in the order of time")
 
@@ -71,7 +72,7 @@ class FrameSequence:
         """Usual distance between frames in seconds."""
         return float(np.median(np.diff(self.centre_s))) if len(self) > 1 else float(self.end_s[0] - self.start_s[0])
 
-    def edges_s(self, duration_s: float) -> Float[np.ndarray, " t+1"]:
+    def edges_s(self, duration_s: float) -> Float[np.ndarray, " e"]:
         """Where one frame's say ends and the next one's begins: halfway between centres, and the ends of the song."""
         middle = (self.centre_s[1:] + self.centre_s[:-1]) / 2
         return np.concatenate(([0.0], middle, [max(duration_s, float(self.centre_s[-1]))]))
