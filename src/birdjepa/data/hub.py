@@ -36,18 +36,28 @@ _READERS = 8
 
 
 class Asked(NamedTuple):
-    """DATA, taken apart."""
+    """DATA, taken apart, or a model."""
 
     repository: str
     parts: tuple[str, ...]
     """Configuration and split, as far as they are given."""
     revision: str
     kind: Literal["datasets", "models"] = "datasets"
-    """Which of the Hub's two kinds of repositories it is one of."""
 
     @property
     def name(self) -> str:
         return PREFIX + self.repository
+
+    @property
+    def folder(self) -> Path:
+        """What the cache has of it."""
+        models = "models--" if self.kind == "models" else ""
+        return cache_folder() / f"{models}{self.repository.replace('/', '--')}"
+
+    @property
+    def address(self) -> str:
+        """Where its files are."""
+        return f"{hub_http.endpoint()}/{'' if self.kind == 'models' else 'datasets/'}{self.repository}"
 
 
 class Commit(NamedTuple):
@@ -63,14 +73,13 @@ class Commit(NamedTuple):
     @property
     def folder(self) -> Path:
         """What the cache has of it."""
-        return _folder(self.asked) / self.sha
+        return self.asked.folder / self.sha
 
     def file(self, path: str) -> HubFile:
         n_bytes, digest = self.files[path]
-        below = "datasets/" if self.asked.kind == "datasets" else ""
         return HubFile(
             name=f"{self.asked.name}/{path}",
-            url=f"{hub_http.endpoint()}/{below}{self.asked.repository}/resolve/{self.sha}/{quote(path)}",
+            url=f"{self.asked.address}/resolve/{self.sha}/{quote(path)}",
             cache=cache_folder(),
             place=(self.folder / "files" / path).relative_to(cache_folder()).as_posix(),
             n_bytes=n_bytes,
@@ -124,7 +133,7 @@ def find(asked: Asked) -> Commit:
     Raises:
       UserError: if it cannot be had.
     """
-    folder = _folder(asked)
+    folder = asked.folder
     seen = folder / "refs" / quote(asked.revision, safe="")
     if _COMMIT.fullmatch(asked.revision):
         sha = asked.revision
@@ -136,8 +145,8 @@ def find(asked: Asked) -> Commit:
     if sha and place.is_file():
         held = read_file(place)
         return Commit(asked, sha, {path: (each[0], each[1]) for path, each in held["files"].items()}, held["configs"])
-    revision = quote(asked.revision, safe="")
-    url = f"{hub_http.endpoint()}/api/{asked.kind}/{asked.repository}/revision/{revision}?blobs=true"
+    api = f"{hub_http.endpoint()}/api/{asked.kind}/{asked.repository}"
+    url = f"{api}/revision/{quote(asked.revision, safe='')}?blobs=true"
     told = hub_http.read_json(url, f"{asked.name}#{asked.revision}")
     commit = _commit(asked, told)
     held = {"files": commit.files, "configs": commit.configs}
@@ -168,12 +177,6 @@ def _plain(path: str) -> str:
     if path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path:
         raise ValueError(f"path {path!r}")
     return path
-
-
-def _folder(asked: Asked) -> Path:
-    """A data set's and a model's repository may have the same name."""
-    prefix = "" if asked.kind == "datasets" else "models--"
-    return cache_folder() / (prefix + asked.repository.replace("/", "--"))
 
 
 def _indexes(data: str, commit: Commit, keys: list[str], shards: list[HubFile], audio: str) -> list[ShardIndex]:

@@ -67,6 +67,10 @@ class Card:
         """Shortest clip, in samples."""
         return self.clip_samples if self.fixed_length else max(1, round(self.least_s * self.sampling_rate))
 
+    def warnings(self, task: str, suite: str) -> tuple[str, ...]:
+        """What a reader of its scores on a task must know."""
+        return tuple(warning for where, warning in self.overlaps if where in (task, suite))
+
 
 class Want(NamedTuple):
     """What to compute."""
@@ -192,7 +196,11 @@ class Backbone(abc.ABC):
             own[number].append(clip)
         joined = [_one_of(each) for each in own]
         for name, example in zip(called, joined, strict=True):
-            for what, numbers in (("embedding", example.pooled), ("tokens", example.tokens), ("logits", example.logits)):
+            for what, numbers in (
+                ("embedding", example.pooled),
+                ("tokens", example.tokens),
+                ("logits", example.logits),
+            ):
                 if numbers is not None and not numbers.isfinite().all():
                     raise UserError(f"{self.card.name}: NaN or infinite numbers in the {what} of {name}")
         return stack(joined)
@@ -200,7 +208,7 @@ class Backbone(abc.ABC):
     def _check(self, heard: Heard, n_clips: int, want: Want) -> None:
         """Whether a batch is as the card says. What is wrong here is the adapter's fault, or its settings'."""
         card = self.card
-        expected = {"pooled": (len(want.layers), n_clips, card.width)}
+        expected: dict[str, tuple[int, ...]] = {"pooled": (len(want.layers), n_clips, card.width)}
         if want.logits:
             expected["logits"] = (n_clips, len(card.classes))
         if want.tokens:

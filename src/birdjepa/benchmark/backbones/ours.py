@@ -1,11 +1,13 @@
 """Encoders of our own kind as backbones: exports, random twins, and what was converted to them (Bird-MAE, Audio-MAE).
 
-Tokens are the patches, time-major. A clip is heard without its padding; patches of frames that the encoder itself adds
-behind the clip (a converted one may, to the length that it was trained with) count for nothing in the pooling.
+Tokens are the patches, time-major. A clip is heard without its padding. An encoder that knows clips of one length only
+pads shorter ones itself: patches of what it added count for nothing in the pooling. Of a whole clip all patches count,
+as for those who made it.
 
 Axes: b clips | s audio samples | n patches | l layers
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,11 @@ class EncoderBackbone(Backbone):
         overlaps: tuple[tuple[str, str], ...] = (),
         origin: dict[str, Any] | None = None,
     ) -> None:
-        """origin is what else decides the numbers, for the identity: the seed of a twin, a converted file's hash."""
+        """origin is what else there is to note in the identity: the seed of a twin, the revision of what was converted.
+
+        Raises:
+          UsageError: if it cannot be pooled so.
+        """
         self.encoder, self.device = encoder, encoder.device
         self._pooling: Pooling = pooling or encoder.config.pooling
         config = encoder.config
@@ -77,8 +83,8 @@ class EncoderBackbone(Backbone):
             every = encoder.vit.layers(*encoder.tokenise(clips))
             outputs = [every[layer - 1] for layer in want.layers]
         starts_s, _ = encoder.patch_spans(outputs[-1].patches.shape[1])
-        real = torch.from_numpy(starts_s < clips.shape[1] / encoder.sampling_rate).to(clips.device)
-        real = real.expand(len(clips), -1)
+        until_s = clips.shape[1] / encoder.sampling_rate if clips.shape[1] < self.card.clip_samples else math.inf
+        real = torch.from_numpy(starts_s < until_s).to(clips.device).expand(len(clips), -1)
         pooled = [pool(output, self._pooling, encoder.config.n_rows, real.float()) for output in outputs]
         if not want.tokens:
             return Heard(torch.stack(pooled))
@@ -86,40 +92,37 @@ class EncoderBackbone(Backbone):
 
 
 def open_encoder(
-    folder: Path | str, *, name: str, pooling: Pooling | None = None, device: torch.device | str = "cpu"
-) -> EncoderBackbone:
-    """An export.
-
-    Raises:
-      UsageError: naming the file and what is wrong with it.
-    """
-    encoder = load(folder, device=device)
-    return EncoderBackbone(encoder, name=name, licence=licence_of(Path(folder)), pooling=_possible(encoder, pooling))
-
-
-def open_twin(
-    config: EncoderConfig,
+    folder: Path | str,
     *,
     name: str,
-    seed: int,
     pooling: Pooling | None = None,
+    overlaps: tuple[tuple[str, str], ...] = (),
     device: torch.device | str = "cpu",
 ) -> EncoderBackbone:
-    """An encoder at random initialisation, the floor of whatever its architecture alone is good for."""
-    encoder = random_twin(config.build().to(device), seed)
-    return EncoderBackbone(
-        encoder, name=name, licence="nothing to license", pooling=_possible(encoder, pooling), origin={"seed": seed}
-    )
+    """An export, or a converted encoder in the same form.
+
+    Raises:
+      UsageError: naming the file and what is wrong with it; or if it cannot be pooled so.
+    """
+    encoder = load(folder, device=device)
+    licence = licence_of(Path(folder))
+    return EncoderBackbone(encoder, name=name, licence=licence, pooling=pooling, overlaps=overlaps)
 
 
-def _possible(encoder: Encoder, pooling: Pooling | None) -> Pooling | None:
-    if pooling == "cls" and encoder.config.vit.n_cls == 0:
-        raise UsageError("the encoder has no CLS token: choose another pooling (mean, mean+std, max, rows, rows+std)")
-    return pooling
+def open_twin(encoder: Encoder, *, name: str, seed: int, pooling: Pooling | None = None) -> EncoderBackbone:
+    """The encoder's architecture at random initialisation: the floor of what that alone is good for.
+
+    Raises:
+      UsageError: if it cannot be pooled so.
+    """
+    twin = random_twin(encoder, seed)
+    return EncoderBackbone(twin, name=name, licence="nothing to license", pooling=pooling, origin={"seed": seed})
 
 
 def _width(config: EncoderConfig, pooling: Pooling) -> int:
     """Numbers in one embedding that is pooled so."""
+    if pooling == "cls" and not config.vit.n_cls:
+        raise UsageError("the encoder has no CLS token: choose another pooling (mean, mean+std, max, rows, rows+std)")
     return configs.overlay(config, {"pooling": pooling}).embedding_width
 
 

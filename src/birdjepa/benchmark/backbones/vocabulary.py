@@ -3,6 +3,7 @@
 Axes: b examples | c classes of the model | k classes of the task
 """
 
+import csv
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ def read_classes(path: str, text: str, n_logits: int) -> tuple[str, ...]:
       ValueError: if there are not as many as logits.
     """
     lines = [line for line in text.splitlines() if line.strip()]
-    names = [line.partition(",")[0].strip().strip('"') if path.lower().endswith(".csv") else line for line in lines]
+    names = [row[0].strip() for row in csv.reader(lines)] if path.lower().endswith(".csv") else lines
     if len(names) == n_logits + 1:
         names = names[1:]
     if len(names) != n_logits:
