@@ -5,10 +5,13 @@ python benchmarks/results_store.py [--writers 16] [--rows 1000] [--rounds 1] [--
 Each round starts writers that add rows as fast as they can to one store, a fifth of them experiments that every other
 writer adds too; a quarter is killed (SIGKILL), each at a random row and moment. In both kinds: the database, and the
 folder of files that network file systems get. Then racers claim the same jobs, fresh ones and those of a process that
-was killed. A trial that loses or doubles anything ends the script with 1.
+was killed. Then an add and a merge are killed at every statement of SQL and every file that is opened, renamed or
+removed, in turn. A trial that loses or doubles anything ends the script with 1.
 """
 
 import contextlib
+import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -73,9 +76,16 @@ def main() -> int:
                     }
                 )
                 print(rows[-1], flush=True)
+        script = [sys.executable, common.ROOT / "tests" / "store_trials.py", base, "1", "merges", "adds"]
+        killed = json.loads(subprocess.run(script, capture_output=True, text=True, check=True).stdout)
+        odd = [*killed["merges"]["wrong"], *killed["adds"]["wrong"]]
+        wrong += len(odd)
+        n_adds = sum(killed["adds"]["n_events"].values())
         notes = [
-            f"{options.writers} writers x {options.rows} rows on {mounts.filesystem(base)}, 20 % of them common to all; "
-            "goals: 0 lost, 0 double, p99 below 5 s, one winner for each job. A row has 1 metric and 8 classes",
+            f"{options.writers} writers x {options.rows} rows on {mounts.filesystem(base)}; 20 % common to all. "
+            "Goals: 0 lost, 0 double, p99 below 5 s, one winner for each job. A row has 1 metric and 8 classes",
+            f"kills at every event, {n_adds} of an add in both kinds, {killed['merges']['n_events']} of a merge: "
+            f"{len(odd)} wrong",
             "rows above the acknowledged ones were on the disk when their writer was killed before it could say so",
         ]
     common.record("Results stores under many writers, a quarter killed", rows, notes, options)

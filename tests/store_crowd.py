@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import sqlite3
@@ -121,25 +122,19 @@ def crowd(
         pipes.append((pid, reader))
     doomed = {writer: rng.random() * n_rows for writer in rng.sample(range(n_writers), round(killed * n_writers))}
     heard: dict[int, bytes] = dict.fromkeys(range(n_writers), b"")
-    n_killed, open_ = 0, set(heard)
-    for _, reader in pipes:
-        os.set_blocking(reader, False)
+    n_killed, open_ = 0, {reader: writer for writer, (_, reader) in enumerate(pipes)}
     while open_:
-        for writer in sorted(open_):
-            pid, reader = pipes[writer]
-            try:
-                block = os.read(reader, 1 << 20)
-            except BlockingIOError:
-                continue
+        for reader in select.select(list(open_), [], [])[0]:
+            writer, block = open_[reader], os.read(reader, 1 << 20)
             heard[writer] += block
             if not block:
-                open_.discard(writer)
+                del open_[reader]
+                os.close(reader)
             elif writer in doomed and heard[writer].count(b"\n") > doomed[writer]:
                 del doomed[writer]
                 time.sleep(rng.random() * 0.02)
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pipes[writer][0], signal.SIGKILL)
                 n_killed += 1
-        time.sleep(0.001)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid, _ in pipes]
     answers = [
         (writer, *json.loads(line))

@@ -1,6 +1,7 @@
 """Trials of a results store that need processes of their own: killed, stopped, forked, without rights, out of room.
 
-Run as a script with the name of a trial and a folder, it prints what it found as JSON; it forks, and imports once.
+Run as a script with a folder, a step and names of trials, it prints what they found as JSON. Of the moments of a kill
+each step-th is tried. It forks, and imports once.
 """
 
 import json
@@ -73,7 +74,7 @@ def killed_at(event: int) -> Callable[[], None]:
     return end
 
 
-def merges(folder: Path) -> dict[str, Any]:
+def merges(folder: Path, step: int) -> dict[str, Any]:
     """A merge is killed at every event in turn, into a target that holds one of the results already."""
     with Store.open(folder / "results.sqlite", spool=True) as source:
         for number in range(4):
@@ -81,9 +82,9 @@ def merges(folder: Path) -> dict[str, Any]:
             name = source.write_scores(result.key, SCORES, 10**6) if number % 2 else None
             source.add(store_crowd.dataclasses.replace(result, scores=name))
         wanted = source.all()
-    wrong, n_events = [], 0
+    wrong, n_events = [], 1 - step
     while True:
-        n_events += 1
+        n_events += step
         target = folder / f"{n_events}" / "merged.sqlite"
         with Store.open(target) as store:
             store.add(store_crowd.made(0, 0, n_classes=2))
@@ -96,31 +97,31 @@ def merges(folder: Path) -> dict[str, Any]:
                 return n_new
 
         code, answer = forked(merge)
-        for again in range(3):  # as the kill left it, completed, completed twice
+        for again in range(2):  # as the kill left it, and completed
             with Store.open(target) as store:
                 rows = store.all()
                 wrong += [f"event {n_events}: {row.task}" for row in rows if row not in wanted]
                 read = [store.read_scores(row)["ids"].tolist() for row in rows if row.scores]
                 wrong += [f"event {n_events}: scores" for ids in read if ids != SCORES["ids"].tolist()]
             if again and rows != wanted:
-                wrong.append(f"event {n_events}: {len(rows)} rows after {again} merges")
+                wrong.append(f"event {n_events}: {len(rows)} rows at the end")
             with Store.open(folder / "results.sqlite", spool=True) as source:
                 n_new = source.merge(target)
             if again and n_new:
-                wrong.append(f"event {n_events}: merge {again + 1} found {n_new} new")
+                wrong.append(f"event {n_events}: a second merge found {n_new} new")
         shutil.rmtree(target.parent)
         if code == 0:
-            return {"n_events": n_events - 1, "last": answer, "wrong": wrong}
+            return {"n_events": n_events - step, "last": answer, "wrong": wrong}
 
 
-def adds(folder: Path) -> dict[str, Any]:
+def adds(folder: Path, step: int) -> dict[str, Any]:
     """A writer is killed at every event of an add, in both modes; a row that is there is whole."""
     wrong, n_events = [], {}
     result = store_crowd.made(7, 1, n_classes=2)
     for spool in (False, True):
-        event = 0
+        event = 1 - step
         while True:
-            event += 1
+            event += step
             path = folder / f"{spool}{event}" / "results.sqlite"
 
             def add(path: Path = path, spool: bool = spool, event: int = event) -> bool:
@@ -144,7 +145,7 @@ def adds(folder: Path) -> dict[str, Any]:
             shutil.rmtree(path.parent)
             if code == 0:
                 wrong += [] if answer is True else [f"{spool}: {answer}"]
-                n_events[str(spool)] = event - 1
+                n_events[str(spool)] = event - step
                 break
     return {"n_events": n_events, "wrong": wrong}
 
@@ -280,14 +281,15 @@ def no_room(folder: Path) -> dict[str, Any]:
     return found
 
 
-TRIALS: dict[str, Callable[[Path], dict[str, Any]]] = {
+TRIALS: dict[str, Callable[..., dict[str, Any]]] = {
     trial.__name__: trial for trial in (merges, adds, migrations, stopped, inherited, without_rights, no_room)
 }
 
 if __name__ == "__main__":
     base = Path(sys.argv[1])
     found = {}
-    for name in sys.argv[2:]:
+    for name in sys.argv[3:]:
         (base / name).mkdir()
-        found[name] = TRIALS[name](base / name)
+        enumerated = {"step": int(sys.argv[2])} if TRIALS[name] in (merges, adds) else {}
+        found[name] = TRIALS[name](base / name, **enumerated)
     print(json.dumps(found))

@@ -1,17 +1,22 @@
 import json
 import math
+from importlib import metadata
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
+from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
 
 from birdjepa.benchmark.bootstrap import Draws
 from birdjepa.benchmark.multilabel import (
+    CONVENTIONS,
     evaluate_scores,
     macro_auroc,
     mean_average_precision,
+    multi_label_metrics,
     top_k_accuracy,
 )
 from birdjepa.core.errors import UsageError
@@ -101,6 +106,100 @@ def test_no_example_is_an_error() -> None:
     empty = np.zeros((0, 3), dtype=np.int64)
     with pytest.raises(ValueError, match="at least one example"):
         mean_average_precision(empty, empty * 1.0)
+
+
+def test_by_hand_with_an_empty_class_a_full_class_and_a_no_call() -> None:
+    truth = np.array([[1, 0, 1, 0], [0, 0, 1, 0], [1, 0, 1, 1], [0, 0, 1, 0], [0, 0, 1, 1]])
+    truth = np.concatenate([truth[:, :2], truth[:, 3:], truth[:, 2:3]], axis=1)  # empty: 1, full: 3
+    truth[3] = [0, 0, 0, 1]
+    scores = np.array([[4.0, 9.0, 1.0, 0.0], [3.0, 0, 5.0, 9.0], [2, 0, 4, 1], [1, 0, 3, 0], [0, 0, 2, 1]])
+    found = multi_label_metrics(truth, scores)
+    ap = [(1 + 2 / 3) / 2, (1 / 2 + 2 / 4) / 2, 1.0]
+    auroc = [(3 + 2) / (2 * 3), (2 + 1) / (2 * 3)]
+    assert found["cmap"] == pytest.approx(sum(ap) / 3)
+    assert found["map"] == found["cmap"]
+    assert found["map_beans"] == pytest.approx(sum(ap) / 4)
+    assert found["auroc"] == pytest.approx(sum(auroc) / 2)
+    assert found["auroc_torchmetrics_1_2"] == pytest.approx(sum(auroc) / 4)
+    assert list(found) == list(CONVENTIONS)
+
+
+def test_no_calls_count_in_rankings_and_not_in_top_k() -> None:
+    truth = np.array([[1, 0], [0, 1], [0, 0]])
+    scores = np.array([[2.0, 1.0], [3.0, 2.0], [9.0, 0.0]])
+    found = multi_label_metrics(truth, scores)
+    assert found["top1"] == 1 / 2  # of the two labelled ones; the no-call is no miss
+    assert found["top3"] == 1
+    without = multi_label_metrics(truth[:2], scores[:2])
+    assert without["top1"] == found["top1"]
+    assert (found["cmap"], without["cmap"]) == (pytest.approx((1 / 3 + 1) / 2), pytest.approx((1 / 2 + 1) / 2))
+
+
+def test_top_k_takes_the_first_of_equal_classes() -> None:
+    scores = np.zeros((4, 4))
+    truth = np.eye(4, dtype=np.int64)
+    assert [float(top_k_accuracy(truth, scores, k=k)) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
+    both = np.array([[1, 0, 0, 1]] * 4)
+    assert top_k_accuracy(both, np.array([[0.0, 3.0, 2.0, 1.0]] * 4), k=3) == 1
+    assert top_k_accuracy(both, np.array([[0.0, 3.0, 2.0, 1.0]] * 4), k=2) == 0
+
+
+def test_classes_that_count_zero_are_those_of_the_whole_test_set() -> None:
+    truth, scores = drawn()
+    truth[:, 3] = 0
+    counts = np.ones((1, 40))
+    counts[0, truth[:, 2] == 1] = 0  # class 2 is missing from the resample, class 3 from the test set
+    found = multi_label_metrics(truth, scores, Draws(counts, np.arange(40)))
+    cmap = float(mean_average_precision(truth[counts[0] > 0][:, :2], scores[counts[0] > 0][:, :2]))
+    assert found["cmap"] == pytest.approx([cmap])
+    assert found["map_beans"] == pytest.approx([cmap * 3 / 4])
+
+
+def with_odd_classes() -> tuple[np.ndarray, np.ndarray]:
+    """No ties, an empty class and one in which all examples are positive."""
+    truth, _ = drawn()
+    truth[:, 1], truth[:, 3] = 0, 1
+    return truth, np.random.default_rng(5).random(truth.shape)
+
+
+def installed(package: str) -> tuple[int, int]:
+    major, minor = metadata.version(package).split(".")[:2]
+    return int(major), int(minor)
+
+
+@pytest.mark.filterwarnings("ignore:No ")
+def test_equals_torchmetrics_and_differs_by_its_empty_classes() -> None:
+    truth, scores = with_odd_classes()
+    ours = multi_label_metrics(truth, scores)
+    both = [0, 2]
+
+    def theirs(metric, classes: list[int]) -> float:
+        table = torch.from_numpy(scores[:, classes]), torch.from_numpy(truth[:, classes])
+        return float(metric(*table, len(classes), average="macro", thresholds=None))
+
+    assert theirs(multilabel_average_precision, [0, 2, 3]) == pytest.approx(ours["cmap"], abs=1e-6)
+    assert theirs(multilabel_auroc, both) == pytest.approx(ours["auroc"], abs=1e-6)
+    counts_zero = installed("torchmetrics") >= (1, 4)  # earlier ones leave the empty class out of the mean
+    expected = ours["map_beans"] if counts_zero else ours["cmap"]
+    assert theirs(multilabel_average_precision, [0, 1, 2, 3]) == pytest.approx(expected, abs=1e-6)
+    assert theirs(multilabel_auroc, [0, 1, 2, 3]) == pytest.approx(ours["auroc_torchmetrics_1_2"], abs=1e-6)
+    assert ours["map_beans"] < ours["cmap"]
+    assert ours["auroc_torchmetrics_1_2"] == pytest.approx(ours["auroc"] / 2)
+
+
+def test_differs_from_scikit_learn_by_its_empty_classes() -> None:
+    truth, scores = with_odd_classes()
+    ours = multi_label_metrics(truth, scores)
+    with pytest.warns(UserWarning, match="No positive class found"):
+        theirs = reference.average_precision_score(truth, scores, average="macro")
+    assert theirs == pytest.approx(ours["map_beans"])
+    if installed("scikit-learn") < (1, 6):
+        with pytest.raises(ValueError, match="Only one class"):
+            reference.roc_auc_score(truth, scores, average="macro")
+    else:
+        with pytest.warns(UserWarning, match="Only one class"):
+            assert math.isnan(reference.roc_auc_score(truth, scores, average="macro"))
+    assert np.isfinite(ours["auroc"])
 
 
 GROUPS = [f"g{i // 4}" for i in range(40)]

@@ -48,7 +48,7 @@ def results(draw: st.DrawFn) -> dict[str, Any]:
         "counts": draw(st.dictionaries(NAMES, WHOLE, max_size=3)),
         "notes": tuple(draw(st.lists(NAMES, max_size=3))),
         "scores": draw(st.none() | NAMES),
-        "seconds": draw(NUMBERS),
+        "seconds": draw(st.floats(0, 1e9)),
         "provenance": draw(OBJECTS),
     }
 
@@ -127,6 +127,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         result(metric="AUROC")
     with pytest.raises(ValueError, match="a result of pow is infinite"):
         result(per_class={"AP": {"crow": math.inf}})
+    with pytest.raises(ValueError, match="and its seconds finite"):
+        result(seconds=math.nan)
     for broken in ({}, {**result().to_json(), "more": 1}, {**result().to_json(), "metrics": 3}):
         with pytest.raises(ValueError, match="not a result"):
             Result.from_json(broken)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import sqlite3
 import subprocess
 import time
@@ -103,6 +104,23 @@ def test_sql(folder: Path) -> None:
     first = made(0, 0, 2).metrics["cmAP"]
     assert headlines == [("pow", 0, first.value, first.low), ("pow", 1, 0.5, None)]
     assert dict(classes) == made(0, 0, 2).per_class["AP"]
+
+
+def test_the_queries_of_the_page(folder: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    block = page.partition("```sql\n")[2].partition("```")[0]
+    shell = re.findall(r'sqlite3 results.sqlite "(.+)"', page)
+    with Store.open(folder / "r") as store:
+        experiment = {"classifier": {"lr": 0.1}}
+        store.add(dataclasses.replace(made(0, 0), experiment=experiment))
+        store.add(dataclasses.replace(made(0, 1), model="logmel"))
+    connection = sqlite3.connect(folder / "r")
+    means, classes, settings = ([*connection.execute(each)] for each in (*shell, *block.split(";")[:2]))
+    connection.close()
+    assert [(task, model, n) for task, model, _, n in means] == [("pow", "birdjepa", 1), ("pow", "logmel", 1)]
+    ours, theirs = (made(0, writer).per_class["AP"] for writer in (0, 1))
+    assert classes == sorted([(name, ours[name], theirs[name]) for name in ours], key=lambda row: -abs(row[1] - row[2]))
+    assert {lr for lr, _ in settings} == {0.1, None}
 
 
 # ---- claims
@@ -410,7 +428,7 @@ def test_a_disk_that_is_full(folder: Path, spool: bool) -> None:
         with Store.open(folder / "disk" / "r", spool=spool) as store:
             store.add(made(0, 0))
             with pytest.raises(StorageError, match=r"bytes are free\)$"):
-                store.add(made(1, 1, n_classes=4000))
+                store.add(made(1, 1, n_classes=8000))
             with pytest.raises(StorageError, match=r"No space left on device; [\d,]+ bytes are free"):
                 store.write_scores(KEY, {"x": np.random.default_rng(0).random(100_000)}, 10**9)
             assert store.all() == [made(0, 0)]

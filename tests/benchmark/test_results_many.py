@@ -24,7 +24,7 @@ def crowds() -> dict[str, Any]:
             jobs[f"{kind} crowd"] = {"what": "crowd", **path, "n_writers": 8, "n_rows": 100, "killed": 0.25, "seed": 1}
             for dead in (False, True):
                 path = {"spool": spool, "path": str(folder / f"{kind}{dead}" / "results.sqlite")}
-                jobs[f"{kind} races {dead}"] = {"what": "races", **path, "n_racers": 16, "n_jobs": 20, "dead": dead}
+                jobs[f"{kind} races {dead}"] = {"what": "races", **path, "n_racers": 16, "n_jobs": 10, "dead": dead}
         answers = run("store_crowd.py", json.dumps(list(jobs.values())))
     return dict(zip(jobs, answers, strict=True))
 
@@ -33,7 +33,7 @@ def crowds() -> dict[str, Any]:
 def trials() -> dict[str, Any]:
     names = ("merges", "adds", "migrations", "stopped", "inherited", "without_rights", "no_room")
     with quick_folder() as folder:
-        return run("store_trials.py", str(folder), *names)
+        return run("store_trials.py", str(folder), "3", *names)
 
 
 def run(script: str, *arguments: str) -> Any:
@@ -54,7 +54,7 @@ def test_nothing_acknowledged_is_lost_or_doubled(crowds: dict[str, Any], kind: s
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dead", [False, True], ids=["fresh", "after a dead winner"])
 def test_every_job_has_one_winner(crowds: dict[str, Any], kind: str, dead: bool) -> None:
-    assert crowds[f"{kind} races {dead}"] == [1] * 20
+    assert crowds[f"{kind} races {dead}"] == [1] * 10
 
 
 def test_a_merge_may_be_killed_anywhere(trials: dict[str, Any]) -> None:

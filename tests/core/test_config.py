@@ -88,13 +88,35 @@ def test_every_configuration_makes_the_round_trip():
         "AdamWConfig",
         "MuonConfig",
     } <= set(classes)
+    seen = set()
     for name, cls in classes.items():
         for seed in range(10):
-            config = variant(cls, python_random.Random(seed))
+            try:
+                config = variant(cls, python_random.Random(seed))
+            except ValueError:
+                continue  # settings that exclude each other
+            seen.add(name)
             text = json.dumps(configs.to_json(config), allow_nan=False)
             back = configs.from_json(cls, json.loads(text))
             assert back == config, name
             assert configs.fingerprint(back) == configs.fingerprint(config), name
+    assert seen == set(classes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grown:
+    a: int = 1
+    b: float = configs.added(0.0)
+
+
+def test_a_field_that_was_added_later_may_be_missing_and_changes_no_hash():
+    old = {"kind": "Grown", "a": 3}
+    assert configs.from_json(Grown, old) == Grown(a=3)
+    assert configs.to_json(Grown(a=3)) == old
+    assert configs.to_json(Grown(b=0.5)) == {"kind": "Grown", "a": 1, "b": 0.5}
+    assert configs.from_json(Grown, {**old, "b": 1}) == Grown(a=3, b=1.0)
+    with pytest.raises(UsageError, match="lacks a"):
+        configs.from_json(Grown, {"b": 1.0})
 
 
 @pytest.mark.parametrize("config", [Whole(), CHANGED])

@@ -99,7 +99,7 @@ def test_a_name_is_given_once(tmp_path):
 
 
 def test_a_lost_answer_is_no_loss(tmp_path, monkeypatch):
-    """A network file system may make the link, lose its answer, and be told at the second try that the name is taken."""
+    """A network file system may make the link, lose its answer, and say at the second try that the name is taken."""
     link = os.link
 
     def lossy(source, target):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from birdjepa.audio.clips import ClipConfig, cut
 from birdjepa.audio.decode import resample
 from birdjepa.audio.logmel import LogMelConfig
+from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import UsageError
 from birdjepa.models.encoder import Encoder, EncoderConfig, batches_of_equal_length, load
@@ -172,13 +173,14 @@ def test_embed_refuses_senseless_numbers(rate: int, batch_size: int) -> None:
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_batch_size_does_not_matter_and_widths_are_as_said(pooling: Pooling) -> None:
-    encoder, samples = make(pooling=pooling), noise(32_000 * 4)
+    vit = dataclasses.replace(CONFIG.vit, fc_norm=pooling == "fc_norm")
+    encoder, samples = make(pooling=pooling, vit=vit), noise(32_000 * 4)
     found = [encoder.embed(samples, sampling_rate=32_000, batch_size=size).embedding for size in (1, 3, 16)]
     assert found[0].shape == (7, encoder.config.embedding_width)
     assert found[0].dtype == torch.float32
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=0, atol=1e-5)
-    asked = make().embed(samples, sampling_rate=32_000, pooling=pooling).embedding
+    asked = make(vit=vit).embed(samples, sampling_rate=32_000, pooling=pooling).embedding
     assert torch.equal(asked, found[-1])
 
 
@@ -214,6 +216,53 @@ def test_initial_weights_are_those_of_the_seed() -> None:
 def test_patch_height_must_divide_the_bands() -> None:
     with pytest.raises(ValueError, match=r"patch\.mels must divide n_mels=128, got 24"):
         dataclasses.replace(CONFIG, patch=PatchConfig(mels=24))
+
+
+FIXED = LogMelConfig(clip_samples=32_000, clip_frames=112)
+"""Encoders of one second of 98 frames, which are padded to 7 patch columns."""
+
+
+def test_what_does_not_fit_a_fixed_length_is_refused() -> None:
+    vit = VitConfig(size="32x2x2", position="absolute", n_positions=28)
+    assert dataclasses.replace(CONFIG, front_end=FIXED, vit=vit).n_patches == 28
+    with pytest.raises(ValueError, match=r"clips.clip_s=2 s is too long: this encoder takes clips of at most 1 s"):
+        dataclasses.replace(CONFIG, front_end=FIXED, clips=ClipConfig(clip_s=2.0, hop_s=2.0))
+    for front_end in (LogMelConfig(), LogMelConfig(clip_samples=32_000, clip_frames=128)):
+        with pytest.raises(ValueError, match=r"vit.n_positions=28 must be the patches of a whole clip"):
+            dataclasses.replace(CONFIG, front_end=front_end, vit=vit)
+    with pytest.raises(ValueError, match="needs position='absolute'"):
+        VitConfig(n_positions=28)
+    with pytest.raises(ValueError, match="pooling=fc_norm needs an encoder with that norm"):
+        dataclasses.replace(CONFIG, pooling="fc_norm")
+
+
+def test_padding_of_short_clips_does_not_count_and_a_whole_clip_counts_all() -> None:
+    encoder = make(front_end=FIXED, pooling="mean")
+    for n_samples, columns in ((32_000, 7), (31_999, 7), (20_000, 4), (5 * 16 * 320, 5), (100, 1)):
+        clip = torch.from_numpy(noise(n_samples))[None]
+        output = encoder(clip)
+        weights = encoder.heard(output, n_samples)
+        assert weights.tolist() == [[1.0] * columns * 4 + [0.0] * (7 - columns) * 4]
+        expected = output.patches[:, : columns * 4].mean(1)
+        torch.testing.assert_close(encoder.pooled(clip), expected, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="clips have 32001 samples, this front end takes 32000"):
+        encoder(torch.zeros(1, 32_001))
+
+
+def test_a_folder_of_before_loads_and_keeps_its_hash(saved: Path) -> None:
+    """Golden: what version 0.1.0 wrote of these, before encoders of one length only."""
+    described = json.loads((saved / "config.json").read_text())["config"]
+    assert set(described["front_end"]) == {
+        *("kind", "sampling_rate", "window", "hop", "n_mels", "f_min", "f_max", "window_shape", "mel_scale", "filters"),
+        *("pre_emphasis", "remove_dc", "gain", "unit", "floor", "normalise", "mean", "std"),
+    }
+    assert set(described["vit"]) == {
+        *("kind", "size", "mlp", "mlp_ratio", "position", "qk_norm", "n_cls", "n_registers", "layer_scale"),
+        *("drop_path", "activation_checkpointing"),
+    }
+    assert configs.fingerprint(LogMelConfig()) == "e17216f32c6dc7d6"
+    assert configs.fingerprint(VitConfig()) == "9a4a05321f4fb566"
+    assert load(saved).config == CONFIG
 
 
 def test_batches_are_runs_of_one_length() -> None:

@@ -182,6 +182,28 @@ def test_what_trains_is_exactly_this(settings: dict[str, Any]) -> None:
     assert not still
 
 
+def test_kept_positions_are_added_in_order_and_want_a_whole_grid() -> None:
+    (tokens, grid), config = clips(), {"position": "absolute", "qk_norm": False}
+    vit = make(n_positions=tokens.shape[1], fc_norm=True, **config)
+    plain = make(**config)
+    plain.load_state_dict({name: tensor for name, tensor in vit.state_dict().items() if name in plain.state_dict()})
+    vit.positions.copy_(plain.place(grid[:1])[0])
+    assert_close(EncoderOutput(*vit(tokens, grid)[:3]), EncoderOutput(*plain(tokens, grid)[:3]))
+    assert_close(vit(tokens, grid.flip(1)), vit(tokens, grid), atol=0)
+    assert "positions" in vit.state_dict()
+    assert "positions" not in dict(vit.named_parameters())
+    with pytest.raises(ValueError, match=r"keeps positions of all \d+ patches of a clip, and was given 4"):
+        vit(tokens[:, :4], grid[:, :4])
+
+
+def test_bare_patches_are_those_before_the_last_norm() -> None:
+    vit = make(fc_norm=True)
+    output = vit(*clips())
+    torch.testing.assert_close(vit.norm(output.bare), output.patches)
+    assert torch.equal(output.fc_norm[1], torch.stack((vit.fc_norm.weight, vit.fc_norm.bias)))
+    assert make()(*clips()).bare.shape == (3, 0, 32)
+
+
 def test_autocast_output_is_close() -> None:
     vit = make()
     with torch.autocast("cpu", torch.bfloat16):

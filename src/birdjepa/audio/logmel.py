@@ -4,6 +4,8 @@ Two conventions decide whether our numbers match other people's, so both are pin
 shape of the mel filters (`mel_scale`, `filters`), and that frames are left-aligned, so frame i covers samples [i * hop,
 i * hop + window) and nothing outside the clip. Nothing here is learnt.
 
+Front ends of encoders that take clips of one length only (`clip_samples`) pad shorter ones, each clip by itself.
+
 Axes: b clips | s audio samples | t frames | f FFT bins | m mel bands
 """
 
@@ -15,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from birdjepa.core.config import added
 
 BLOCK = 256
 """Frames that a CPU transforms at a time: so many spectra stay in its cache."""
@@ -54,6 +58,15 @@ class LogMelConfig:
     """Subtract `mean` and divide by `std`, or by each clip's own mean and standard deviation."""
     mean: float = -45.0
     std: float = 20.0
+    centre: bool = added(False)
+    """Subtract each clip's mean first, padding included."""
+    clip_samples: int = added(0)
+    """Longest clip, for encoders that know one length only; shorter ones are padded. 0 takes clips of any length."""
+    clip_frames: int = added(0)
+    """Frames of every clip once it is padded; 0 where clip_samples is."""
+    padding: Literal["least", "zero"] = added("least")
+    """least: zeros behind the waveform up to clip_samples, then frames of the clip's lowest level (Bird-MAE); zero:
+    frames that read 0 before normalisation (Audio-MAE, whose silence reads -16)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.hop <= self.window:
@@ -67,6 +80,12 @@ class LogMelConfig:
             raise ValueError(f"floor, std and gain must be positive, got {self.floor}, {self.std}, {self.gain}")
         if not 0 <= self.pre_emphasis < 1:
             raise ValueError(f"pre_emphasis must be in [0, 1), got {self.pre_emphasis}")
+        own = self.n_frames(self.clip_samples)
+        if self.clip_samples < 0 or self.clip_frames < own or bool(self.clip_frames) != bool(own):
+            raise ValueError(
+                f"clip_samples={self.clip_samples} are {own} frames: clip_frames must be 0 with none, else at least as "
+                f"many, got {self.clip_frames}"
+            )
 
     @property
     def n_fft(self) -> int:
@@ -85,8 +104,13 @@ class LogMelConfig:
         return float((level - self.mean) / self.std)
 
     def n_frames(self, n_samples: int) -> int:
-        """Frames in a clip of n_samples; 0 when it is shorter than one window."""
+        """Frames in a clip of n_samples, without padding; 0 when it is shorter than one window."""
         return max(0, 1 + (n_samples - self.window) // self.hop)
+
+    def n_heard(self, n_samples: int) -> int:
+        """Frames that read any sample of a clip of n_samples, those that reach into its padding included."""
+        whole = self.clip_samples if self.padding == "least" else n_samples
+        return min(self.n_frames(max(n_samples, whole)), -(-n_samples // self.hop))
 
     def n_samples(self, n_frames: int) -> int:
         """Shortest clip that has n_frames."""
@@ -120,7 +144,7 @@ def bird_mae() -> LogMelConfig:
 
     Source: Rauch et al., Bird-MAE; equals kaldi_native_fbank (window "hanning", htk_compat, no dither, no energy) to
     1e-3 nats in bands within 60 dB of a frame's loudest. Below that, float32 rounding shows in theirs and, less, in
-    ours.
+    ours. `checkpoint.foreign` adds what the published model does to a clip as a whole.
     """
     return LogMelConfig(
         f_min=20.0,
@@ -168,11 +192,31 @@ class LogMel(nn.Module):
         config = self.config
         if config.n_frames(clips.shape[-1]) == 0:
             raise ValueError(f"clips have {clips.shape[-1]} samples, one window needs {config.window}")
+        if config.clip_samples:
+            clips = self._lengthened(clips)
+        if config.centre:
+            clips = clips - clips.mean(-1, keepdim=True)
         frames = clips.unfold(-1, config.window, config.hop)
         if clips.device.type != "cpu" or len(clips) == 0:
-            return self._mel_power(frames)
+            return self._filled(self._mel_power(frames))
         blocks = [self._mel_power(block) for clip in frames for block in clip.split(BLOCK)]
-        return torch.cat(blocks).unflatten(0, frames.shape[:2])
+        return self._filled(torch.cat(blocks).unflatten(0, frames.shape[:2]))
+
+    def _lengthened(self, clips: Float[Tensor, "b s"]) -> Float[Tensor, "b _"]:
+        """Clips with zeros behind them, where padding is of that kind."""
+        missing = self.config.clip_samples - clips.shape[-1]
+        if missing < 0:
+            raise ValueError(f"clips have {clips.shape[-1]} samples, this front end takes {self.config.clip_samples}")
+        return F.pad(clips, (0, missing)) if self.config.padding == "least" else clips
+
+    def _filled(self, frames: Float[Tensor, "b t m"]) -> Float[Tensor, "b _ m"]:
+        """Frames with as many behind them as are wanted: each clip's least value, or 0."""
+        missing = self.config.clip_frames - frames.shape[1]
+        if missing <= 0:
+            return frames
+        least = frames.amin((1, 2), keepdim=True)
+        fill = least if self.config.padding == "least" else torch.zeros_like(least)
+        return torch.cat((frames, fill.expand(-1, missing, frames.shape[2])), 1)
 
     def _mel_power(self, frames: Float[Tensor, "... w"]) -> Float[Tensor, "... m"]:
         """Mel power of each frame on its own, in dB or nats."""

@@ -21,13 +21,8 @@ from birdjepa.benchmark.bootstrap import Estimate, Statistic, interval, paired_d
 from birdjepa.benchmark.folds import Folds
 from birdjepa.benchmark.knn import KnnProbe
 from birdjepa.benchmark.logistic import LinearProbe
+from birdjepa.benchmark.metrics import METRICS
 from birdjepa.core.errors import UsageError
-
-METRICS = {
-    "accuracy": metrics.accuracy,
-    "macro_f1": metrics.macro_f1,
-    "balanced_accuracy": metrics.balanced_accuracy,
-}
 
 
 @dataclasses.dataclass(frozen=True)

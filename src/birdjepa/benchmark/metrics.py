@@ -63,6 +63,10 @@ def macro_f1(
     return _shaped(_mean_where(f1, totals.support > 0), draws)
 
 
+METRICS = {"accuracy": accuracy, "macro_f1": macro_f1, "balanced_accuracy": balanced_accuracy}
+"""By name, in the order of reports."""
+
+
 class ClassTotals(NamedTuple):
     """Examples of each class in each resample."""
 

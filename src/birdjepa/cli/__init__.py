@@ -19,13 +19,15 @@ VERBS = {
     "compare": "several objectives on equal terms: a table of probes with intervals over seeds",
     "sweep": "every configuration that a Python file yields: a table, learning rate against probe",
     "profile": "what a step costs: memory by batch size, time by part, operations",
+    "benchmark": "models on BirdSet, BEANS, retrieval, syllables or your own tasks, into one file of results",
     "probe": "how much a frozen encoder knows about labels, beside two floors",
+    "convert": "Bird-MAE or Audio-MAE from the Hub's files into an encoder folder",
     "report": "one HTML file that shows a run",
     "data": "what there is, what is damaged, label files, public data sets, made-up sound (birdjepa data --help)",
     "doctor": "versions, processor, memory, audio formats, free disk on one screen",
 }
 
-TRAIN = ("pretrain", "finetune", "compare", "sweep")
+TRAIN = ("pretrain", "finetune", "compare", "sweep", "benchmark")
 """Verbs that a signal asks to save and end. They listen before they import torch, which takes seconds."""
 SCAN = ["data", "scan"]
 """So does this one."""

@@ -2,6 +2,9 @@
 
 A JSON configuration is complete: every field is written, unknown or missing ones are refused with a suggestion. Each
 dataclass carries its class name as "kind", which tells the members of a union apart and is checked when read.
+
+Fields that were `added` after files had been written are the exception: they are written where they differ from their
+default, and missing they have it. What was written before then reads as ever and keeps its hash.
 """
 
 import dataclasses
@@ -17,18 +20,29 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from birdjepa.core.errors import UsageError
 
 T = TypeVar("T")
+_ADDED = "added"
+
+
+def added(default: T) -> T:
+    """A field of a later version: its default does what all did before there was the field."""
+    return dataclasses.field(default=default, metadata={_ADDED: True})  # pyright: ignore[reportReturnType]
 
 
 def to_json(config: Any) -> Any:
     """JSON value of a configuration: dataclasses become objects, tuples lists, paths strings."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        fields = {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
-        return {"kind": type(config).__name__, **fields}
+        names = [field.name for field in dataclasses.fields(config) if _says(config, field)]
+        return {"kind": type(config).__name__, **{name: to_json(getattr(config, name)) for name in names}}
     if isinstance(config, tuple | list):
         return [to_json(item) for item in config]
     if isinstance(config, Path):
         return str(config)
     return config
+
+
+def _says(config: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether a field is written."""
+    return _ADDED not in field.metadata or getattr(config, field.name) != field.default
 
 
 def from_json(cls: type[T], value: Any, *, where: str = "") -> T:
@@ -163,7 +177,8 @@ def _parse_dataclass(cls: Any, value: Any, where: str) -> Any:
     for name in given:
         if name not in hints:
             raise UsageError(f"{where} has no setting {name!r}{_suggest(name, hints)}")
-    missing = [name for name in hints if name not in given]
+    late = {field.name for field in dataclasses.fields(cls) if _ADDED in field.metadata}
+    missing = [name for name in hints if name not in given and name not in late]
     if missing:
         raise UsageError(f"{where} lacks {', '.join(missing)}: was it written by another version?")
     values = {name: _parse(hints[name], item, f"{where}.{name}") for name, item in given.items()}

@@ -126,7 +126,7 @@ def _claim(folder: Path) -> None:
         return
     if not folder.is_dir() or any(folder.iterdir()):
         what = "holds files already" if folder.is_dir() else "is a file"
-        raise UsageError(f"{folder} {what}: name a new folder for the data set, or remove this one first")
+        raise UsageError(f"{folder} {what}: name a new folder, or remove this one first")
     if folder.resolve() == Path.cwd():
         raise UsageError(f"{folder} is the working folder, which cannot be replaced: name a new folder inside it")
     try:

@@ -25,7 +25,7 @@ from torch import nn
 from birdjepa.audio.clips import ClipConfig
 from birdjepa.core import config as configs
 from birdjepa.core import failures
-from birdjepa.core.errors import InputError, Interrupted, LabelError
+from birdjepa.core.errors import InputError, Interrupted, LabelError, UsageError
 from birdjepa.core.failures import Failure
 from birdjepa.core.provenance import versions
 from birdjepa.data.manifest import Manifest
@@ -152,7 +152,10 @@ def embed_by(
       UsageError, Interrupted: as `embed_collection`.
     """
     out = Path(out)
-    encoder_config = dataclasses.replace(embedder.config, clips=config.clips or embedder.config.clips)
+    try:
+        encoder_config = dataclasses.replace(embedder.config, clips=config.clips or embedder.config.clips)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     require_confined([embedder], manifest)
     store = PartStore(out, _identity(identity, encoder_config.clips, manifest, config))
     found = store.finished()

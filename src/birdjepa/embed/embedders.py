@@ -53,6 +53,7 @@ class Pooled(Embedder):
     """An encoder's last layer, pooled."""
 
     def __init__(self, encoder: Encoder, pooling: Pooling, precision: Precision = "float32") -> None:
+        _require_pooling(encoder.config, pooling)
         self.config, self.device = encoder.config, encoder.device
         self.confined = pooling != "cls"
         self._encoder, self._precision = encoder, precision
@@ -61,13 +62,14 @@ class Pooled(Embedder):
     def embed(self, clips: Float[Tensor, "b s"], inside_s: Float[np.ndarray, "b 2"]) -> Float[Tensor, "b e"]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
             output = self._encoder(clips)
-        return _pool_inside(output, self._encoder, self._pooling, inside_s)
+        return _pool_inside(output, self._encoder, self._pooling, clips.shape[1], inside_s)
 
 
 class AllLayers(Embedder):
     """An encoder's output after every block, pooled, side by side: a layer sweep for the price of one pass."""
 
     def __init__(self, encoder: Encoder, pooling: Pooling, precision: Precision = "float32") -> None:
+        _require_pooling(encoder.config, pooling)
         self.config, self.device = encoder.config, encoder.device
         self.confined = pooling != "cls"
         self._encoder, self._precision = encoder, precision
@@ -80,7 +82,9 @@ class AllLayers(Embedder):
     def embed(self, clips: Float[Tensor, "b s"], inside_s: Float[np.ndarray, "b 2"]) -> Float[Tensor, "b e"]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
             outputs = self._encoder.vit.layers(*self._encoder.tokenise(clips))
-        return torch.cat([_pool_inside(output, self._encoder, self._pooling, inside_s) for output in outputs], 1)
+        n_samples = clips.shape[1]
+        pooled = [_pool_inside(output, self._encoder, self._pooling, n_samples, inside_s) for output in outputs]
+        return torch.cat(pooled, 1)
 
     def split(self, embeddings: Float[np.ndarray, "b _"]) -> list[Float[np.ndarray, "b _"]]:
         """One table per layer, the first block's first; the final one equals that of `Pooled`."""
@@ -98,20 +102,21 @@ class Logits(Embedder):
     def embed(self, clips: Float[Tensor, "b s"], inside_s: Float[np.ndarray, "b 2"]) -> Float[Tensor, "b c"]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
             output = self._encoder(clips)
-        return self._head(output, _weights_inside(output, self._encoder, inside_s))
+        return self._head(output, _weights_inside(output, self._encoder, clips.shape[1], inside_s))
 
 
 class LogMelStatistics(Embedder):
     """Mean and standard deviation over time of each log-mel band: what any encoder must beat.
 
-    The front end is the encoder's, under fixed normalisation, so that loudness counts.
+    The front end is the encoder's, under fixed normalisation, so that loudness counts, and without padding.
     """
 
     confined = True
 
     def __init__(self, config: EncoderConfig, device: torch.device | str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
-        self._front_end = dataclasses.replace(config.front_end, normalise="fixed").build().to(device)
+        heard = dataclasses.replace(config.front_end, normalise="fixed", clip_samples=0, clip_frames=0)
+        self._front_end = heard.build().to(device)
 
     def embed(self, clips: Float[Tensor, "b s"], inside_s: Float[np.ndarray, "b 2"]) -> Float[Tensor, "b e"]:
         front_end = self.config.front_end
@@ -130,19 +135,26 @@ def statistics(frames: Float[Tensor, "b t m"], weights: Float[Tensor, "b t"]) ->
 
 
 def random_twin(encoder: Encoder, seed: int) -> Encoder:
-    """The same architecture at random initialisation, on the same device: a probe's second floor."""
-    return encoder.config.build().initialise(seed).requires_grad_(False).eval().to(encoder.device)
+    """The same architecture at random initialisation, on the same device: a probe's second floor. Positions that an
+    encoder keeps are no weights: the twin has them too.
+    """
+    twin = encoder.config.build().initialise(seed).requires_grad_(False).eval().to(encoder.device)
+    if encoder.config.vit.n_positions:
+        twin.vit.positions.copy_(encoder.vit.positions)
+    return twin
 
 
 def geometry_of(config: EncoderConfig) -> Geometry:
-    """How recordings are cut for an encoder. Under per-clip normalisation every sample counts, and none is left out."""
+    """How recordings are cut for an encoder. Where clips are normalised by their own statistics or padded, every sample
+    counts, and none is left out.
+    """
     return Geometry(
         sampling_rate=config.front_end.sampling_rate,
         clips=config.clips,
         window=config.front_end.window,
         hop=config.front_end.hop,
         patch_frames=config.patch.frames,
-        trim=config.front_end.normalise == "fixed",
+        trim=config.front_end.normalise == "fixed" and not config.front_end.clip_samples,
     )
 
 
@@ -179,13 +191,27 @@ def stretch_of_row(manifest: Manifest, row: int) -> tuple[float, float]:
     return onset_s, math.inf if math.isnan(offset_s) and onset_s > 0 else offset_s
 
 
+def _require_pooling(config: EncoderConfig, pooling: Pooling) -> None:
+    """Refuses a pooling that the encoder has no part for.
+
+    Raises:
+      UsageError: saying what is missing.
+    """
+    try:
+        dataclasses.replace(config, pooling=pooling)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def _pool_inside(
-    output: EncoderOutput, encoder: Encoder, pooling: Pooling, inside_s: Float[np.ndarray, "b 2"]
+    output: EncoderOutput, encoder: Encoder, pooling: Pooling, n_samples: int, inside_s: Float[np.ndarray, "b 2"]
 ) -> Float[Tensor, "b e"]:
-    return pool(output, pooling, encoder.config.n_rows, _weights_inside(output, encoder, inside_s))
+    return pool(output, pooling, encoder.config.n_rows, _weights_inside(output, encoder, n_samples, inside_s))
 
 
 def _weights_inside(
-    output: EncoderOutput, encoder: Encoder, inside_s: Float[np.ndarray, "b 2"]
+    output: EncoderOutput, encoder: Encoder, n_samples: int, inside_s: Float[np.ndarray, "b 2"]
 ) -> Float[Tensor, "b n"]:
-    return overlap(*encoder.patch_spans(output.patches.shape[1]), inside_s).to(output.patches.device)
+    """How much each patch lies inside; none of what is padding behind n_samples does."""
+    inside = overlap(*encoder.patch_spans(output.patches.shape[1]), inside_s).to(output.patches.device)
+    return inside * encoder.heard(output, n_samples)

@@ -61,7 +61,8 @@ class Classifier(nn.Module):
 
     def forward(self, clips: Float[Tensor, "b s"]) -> Float[Tensor, "b c"]:
         """Logits of clips of one length, at the encoder's sampling rate."""
-        return self.head(self.encoder(clips))
+        output = self.encoder(clips)
+        return self.head(output, self.encoder.heard(output, clips.shape[1]))
 
     @torch.inference_mode()
     def predict(

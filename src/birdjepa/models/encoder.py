@@ -46,6 +46,19 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         self.patch.n_rows(self.front_end.n_mels)
+        longest = self.front_end.clip_samples
+        if longest and round(self.clips.clip_s * self.front_end.sampling_rate) > longest:
+            raise ValueError(
+                f"clips.clip_s={self.clips.clip_s:g} s is too long: this encoder takes clips of at most "
+                f"{longest / self.front_end.sampling_rate:g} s"
+            )
+        if self.vit.n_positions and (not longest or self.vit.n_positions != self.n_patches):
+            raise ValueError(
+                f"vit.n_positions={self.vit.n_positions} must be the patches of a whole clip of front_end.clip_samples="
+                f"{longest}, which are {self.n_patches if longest else 'not set'}"
+            )
+        if self.pooling == "fc_norm" and not self.vit.fc_norm:
+            raise ValueError("pooling=fc_norm needs an encoder with that norm (vit.fc_norm): take another pooling")
 
     @property
     def n_rows(self) -> int:
@@ -56,6 +69,7 @@ class EncoderConfig:
     def n_patches(self) -> int:
         """Patches of a whole clip."""
         n_frames = self.front_end.n_frames(round(self.clips.clip_s * self.front_end.sampling_rate))
+        n_frames = self.front_end.clip_frames or n_frames
         return n_frames // self.patch.frames * self.n_rows
 
     @property
@@ -137,6 +151,17 @@ class Encoder(nn.Module):
         """Tokens of clips of one length, at the encoder's sampling rate."""
         return self.vit(*self.tokenise(clips))
 
+    def heard(self, output: EncoderOutput, n_samples: int) -> Float[Tensor, "b n"]:
+        """How much each patch of clips of n_samples counts when they are pooled: not at all if it is padding and
+        nothing else, where the front end pads clips. Of a whole clip all patches count, as for those who made it.
+        """
+        front_end, patch = self.config.front_end, self.config.patch
+        weights = output.patches.new_ones(output.patches.shape[:2], dtype=torch.float32)
+        if n_samples < front_end.clip_samples:
+            columns = max(1, -(-front_end.n_heard(n_samples) // patch.frames))
+            weights[:, columns * self.config.n_rows :] = 0
+        return weights
+
     def patch_spans(self, n_patches: int) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Start and end of each patch in seconds from the clip's start: the samples that its frames read."""
         front_end, patch = self.config.front_end, self.config.patch
@@ -147,7 +172,8 @@ class Encoder(nn.Module):
     @torch.inference_mode()
     def pooled(self, clips: Float[Tensor, "b s"], pooling: Pooling | None = None) -> Float[Tensor, "b e"]:
         """One embedding per clip, all clips of one length."""
-        return pool(self(clips), pooling or self.config.pooling, self.config.n_rows)
+        output = self(clips)
+        return pool(output, pooling or self.config.pooling, self.config.n_rows, self.heard(output, clips.shape[1]))
 
     @torch.inference_mode()
     def embed(

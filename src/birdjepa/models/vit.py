@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from birdjepa.core.config import added
 from birdjepa.core.random import Draws
 from birdjepa.nn.block import NORM_EPS, Block, Mlp, SwiGlu
 from birdjepa.nn.position import rotary, sincos
@@ -26,6 +27,7 @@ SIZES = {
     "small": (384, 12, 6),
     "base": (768, 12, 12),
     "large": (1024, 24, 16),
+    "huge": (1280, 32, 16),
 }
 """Width, depth, heads. nano is for tests and debugging, tiny for CPUs."""
 
@@ -35,7 +37,7 @@ class VitConfig:
     """Shape of the transformer."""
 
     size: str = "tiny"
-    """nano, tiny, small, base, large, or WIDTHxDEPTHxHEADS such as 256x8x4."""
+    """nano, tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS such as 256x8x4."""
     mlp: Literal["gelu", "swiglu"] = "gelu"
     mlp_ratio: float = 4.0
     """Hidden width of the MLP over the width (a SwiGLU takes 2/3 of it, for equal cost)."""
@@ -51,6 +53,11 @@ class VitConfig:
     """Stochastic depth: share of clips that skip each branch of the last block; grows linearly from 0 at the first."""
     activation_checkpointing: bool = False
     """Recompute each block in the backward pass: memory of one block instead of all, for about a third more time."""
+    n_positions: int = added(0)
+    """Patches of a whole clip whose fixed codes are kept with the weights, in place of those that position=absolute
+    computes; 0 computes them. For encoders of other makers (`birdjepa convert`): they take whole grids only."""
+    fc_norm: bool = added(False)
+    """A second last norm, behind the mean over patches, for pooling=fc_norm (converted encoders)."""
 
     def __post_init__(self) -> None:
         width, depth, heads = self.dimensions
@@ -63,6 +70,8 @@ class VitConfig:
                 "need 0 <= drop_path < 1, mlp_ratio > 0, layer_scale >= 0; got "
                 f"{self.drop_path}, {self.mlp_ratio}, {self.layer_scale}"
             )
+        if self.n_positions < 0 or (self.n_positions and self.position != "absolute"):
+            raise ValueError(f"n_positions={self.n_positions} must be >= 0, and needs position='absolute' above 0")
 
     @property
     def dimensions(self) -> tuple[int, int, int]:
@@ -87,15 +96,25 @@ class VitConfig:
         return Vit(self, n_values)
 
 
+NOTHING = torch.empty(0, 0, 0)
+
+
 class EncoderOutput(NamedTuple):
     """What an encoder says of each clip: after the last norm, in the order of the tokens given."""
 
     cls: Float[Tensor, "b c d"]
     patches: Float[Tensor, "b n d"]
     registers: Float[Tensor, "b r d"]
+    bare: Float[Tensor, "b m d"] = NOTHING
+    """The patches before the last norm, of an encoder with an fc_norm; of others none (m = 0)."""
+    fc_norm: Float[Tensor, "b k d"] = NOTHING
+    """Gain and bias of the norm behind the mean over bare patches (k = 2 or 0)."""
 
 
 class Vit(nn.Module):
+    positions: Tensor
+    """Fixed codes of a whole grid's patches; only with n_positions."""
+
     def __init__(self, config: VitConfig, n_values: int) -> None:
         super().__init__()
         self.config = config
@@ -110,14 +129,20 @@ class Vit(nn.Module):
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        if config.fc_norm:
+            self.fc_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        if config.n_positions:
+            self.register_buffer("positions", torch.empty(config.n_positions, width))
 
     def initialise(self, generator: torch.Generator) -> "Vit":
-        """Xavier-uniform matrices, zero biases, CLS and registers truncated normal 0.02, all from the generator."""
+        """Xavier-uniform matrices, zero biases, CLS, registers and kept positions truncated normal 0.02, all from the
+        generator.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight, generator=generator)
                 nn.init.zeros_(module.bias)
-        for tokens in (self.cls, self.registers):
+        for tokens in (self.cls, self.registers, *((self.positions,) if self.config.n_positions else ())):
             nn.init.trunc_normal_(tokens, std=0.02, a=-0.04, b=0.04, generator=generator)
         return self
 
@@ -132,7 +157,7 @@ class Vit(nn.Module):
 
         Stochastic depth and regularised masking are drawn, and off where there is nothing to draw from.
         """
-        return self._split(self.run(*self._enter(tokens, grid), self._n_special, draws, masking))
+        return self._read(self._pass(*self._enter(tokens, grid), self._n_special, draws, masking))
 
     def layers(self, tokens: Float[Tensor, "b n p"], grid: Float[Tensor, "g n 2"]) -> list[EncoderOutput]:
         """Output after each block, each through the last norm; the final entry equals forward(tokens, grid)."""
@@ -141,7 +166,7 @@ class Vit(nn.Module):
         outputs = []
         for block in self.blocks:
             x = block(x, turn, None)
-            outputs.append(self._split(self.norm(x)))
+            outputs.append(self._read(x))
         return outputs
 
     def run(
@@ -153,6 +178,17 @@ class Vit(nn.Module):
         masking: RegularisedMaskingConfig | None = None,
     ) -> Float[Tensor, "b n d"]:
         """All blocks and the last norm, over tokens of the model's width: n_still of no place, then the grid's."""
+        return self.norm(self._pass(x, grid, n_still, draws, masking))
+
+    def _pass(
+        self,
+        x: Float[Tensor, "b n d"],
+        grid: Float[Tensor, "g k 2"],
+        n_still: int,
+        draws: Draws | None,
+        masking: RegularisedMaskingConfig | None,
+    ) -> Float[Tensor, "b n d"]:
+        """All blocks, without the last norm."""
         turn = self._rotary(grid, n_still)
         depth, batch = len(self.blocks), x.shape[0]
         keep = self._draw_keep(batch, draws, x.device)
@@ -162,10 +198,21 @@ class Vit(nn.Module):
                 x = checkpoint(block, x, turn, kept, hidden, use_reentrant=False)
             else:
                 x = block(x, turn, kept, hidden)
-        return self.norm(x)
+        return x
 
     def place(self, grid: Float[Tensor, "g n 2"]) -> Float[Tensor, "g n d"]:
-        """The fixed code that is added to a token for where it lies."""
+        """The fixed code that is added to a token for where it lies.
+
+        Raises:
+          ValueError: if codes are kept for a whole grid, and this is a part of one.
+        """
+        if self.config.n_positions:
+            if grid.shape[1] != self.config.n_positions:
+                raise ValueError(
+                    f"this encoder keeps positions of all {self.config.n_positions} patches of a clip, and was given "
+                    f"{grid.shape[1]}: objectives that show it a part of a clip cannot train it"
+                )
+            return self.positions.expand(len(grid), -1, -1)
         rope = self.config.position == "rope"
         read = torch.stack((torch.zeros_like(grid[..., 0]), grid[..., 1]), -1) if rope else grid
         return sincos(read, self.config.width)
@@ -187,11 +234,14 @@ class Vit(nn.Module):
         width, _, heads = self.config.dimensions
         return rotary(grid, width // heads, n_still) if self.config.position == "rope" else None
 
-    def _split(self, x: Tensor) -> EncoderOutput:
-        n_cls, n_registers = self.config.n_cls, self.config.n_registers
-        return EncoderOutput(
-            cls=x[:, :n_cls], patches=x[:, n_cls + n_registers :], registers=x[:, n_cls : n_cls + n_registers]
-        )
+    def _read(self, x: Float[Tensor, "b _ d"]) -> EncoderOutput:
+        """What the last block left, through the last norm and taken apart."""
+        n_cls, n_special = self.config.n_cls, self._n_special
+        normed, bare, fc_norm = self.norm(x), x[:, :0], x[:, :0]
+        if self.config.fc_norm:
+            bare = x[:, n_special:]
+            fc_norm = torch.stack((self.fc_norm.weight, self.fc_norm.bias)).expand(len(x), -1, -1)
+        return EncoderOutput(normed[:, :n_cls], normed[:, n_special:], normed[:, n_cls:n_special], bare, fc_norm)
 
     def _draw_keep(self, batch: int, draws: Draws | None, device: torch.device) -> list[Float[Tensor, "2 b"] | None]:
         depth, rate = len(self.blocks), self.config.drop_path

@@ -89,12 +89,13 @@ class Supervised(Objective):
         tokens = patchify(self.encoder.front_end.normalise(frames), self.encoder.config.patch)
         grid = self.encoder.grid(frames.shape[1])[None]
         output = self.encoder.vit(tokens, grid, chance.draws("drop", tokens.device), self.config.masking)
-        logits = self.head(output)
+        heard = self.encoder.heard(output, batch.clips.shape[1])
+        logits = self.head(output, heard)
         loss = classification_loss(logits, wanted, self.config)
         terms = {"train_accuracy": hits(logits, wanted).mean().detach()}
         if self.config.head.form == "prototypical":
             loss = loss + self.config.orthogonality * self.head.orthogonality()
-        pooled = pool(output, self.encoder.config.pooling, self.encoder.config.n_rows)
+        pooled = pool(output, self.encoder.config.pooling, self.encoder.config.n_rows, heard)
         return ObjectiveOutput(loss, terms, pooled, pooled.detach())
 
     @torch.no_grad()

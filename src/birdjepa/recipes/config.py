@@ -83,6 +83,11 @@ class PretrainConfig:
         except ValueError as error:
             raise UsageError(f"added: {error}") from None
         self.encoder_config()
+        if self.front_end.clip_samples or self.encoder.n_positions or self.encoder.fc_norm:
+            raise UsageError(
+                "front_end.clip_samples, encoder.n_positions and encoder.fc_norm are for converted encoders, which are "
+                "fine-tuned: leave them as they are for pretraining, which begins with weights of its own"
+            )
         if self.mup_base_width:
             self.at_base_width()
 

@@ -34,8 +34,8 @@ class FinetuneConfig:
     """Everything that is drawn in the run follows from it."""
     columns: ColumnConfig = ColumnConfig()
     folds: str = ""
-    """Column with the names of folds, or with train / val / test; rows where it is blank are left out. Without it
-    nothing is held out for a test."""
+    """Column with the names of folds, or with train / val / test; rows where it is blank are left out. Without it, or
+    where the column has no test, nothing is held out for one."""
     test: str = ""
     """The fold that is held out for the test. Where a column of folds is named and no test, each fold is held out in
     turn, in a run of its own."""
@@ -111,6 +111,10 @@ class FinetuneConfig:
             raise UsageError(
                 f"loader.clip_s={self.loader.clip_s:g} s is too short: one patch needs {encoder.least_s:.3f} s"
             )
+        try:
+            self.heard(encoder)
+        except ValueError as error:
+            raise UsageError(f"loader.clip_s: {error}") from None
 
     @property
     def starts_as_probe(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int
 
-from birdjepa.benchmark.folds import TEST_SPLITS, spread_groups
+from birdjepa.benchmark.folds import TEST_SPLITS, TRAINING_SPLITS, spread_groups
 from birdjepa.core.errors import UsageError
 from birdjepa.data.loader import labels_of
 from birdjepa.data.manifest import Manifest
@@ -62,7 +62,7 @@ def labelled_data(config: FinetuneConfig) -> Manifest:
 
 def folds_to_cross(labelled: Manifest, config: FinetuneConfig) -> tuple[str, ...]:
     """Folds that are each held out in turn; none where the run has one test part or none."""
-    if not config.folds or config.test:
+    if not config.folds or config.test or _is_all_training(labelled.column(config.folds)):
         return ()
     folds = folds_of_column(labelled.column(config.folds))
     return folds.names if len(folds) > 1 else ()
@@ -117,9 +117,14 @@ def carve(labels: Sequence[Sequence[str]], groups: Sequence[str], share: float, 
     return held
 
 
+def _is_all_training(values: Sequence[str]) -> bool:
+    """Whether a column holds train and val, and nothing to test."""
+    return {value.strip().lower() for value in values} <= set(TRAINING_SPLITS)
+
+
 def _test_rows(labelled: Manifest, config: FinetuneConfig) -> tuple[str, Bool[np.ndarray, " n"]]:
     """Name and rows of what is held out for the test."""
-    if not config.folds:
+    if not config.folds or (not config.test and _is_all_training(labelled.column(config.folds))):
         return "", np.zeros(len(labelled), dtype=bool)
     folds = folds_of_column(labelled.column(config.folds))
     if len(folds) == 1:

@@ -34,7 +34,8 @@ def unfreeze(encoder: Encoder, blocks: int) -> Encoder:
     vit = encoder.vit
     encoder.requires_grad_(blocks == -1)
     if blocks > 0:
-        for part in (*vit.blocks[-blocks:], vit.norm):
+        norms = (vit.norm, vit.fc_norm) if vit.config.fc_norm else (vit.norm,)
+        for part in (*vit.blocks[-blocks:], *norms):
             part.requires_grad_(True)
     return encoder
 

@@ -1,0 +1,51 @@
+"""Annotated songs from a label file: which recordings, what is in them, and their frames by a model.
+
+Any label file that `audio.labels` reads will do: one table for all recordings, or one file for each.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from birdjepa.audio import decode
+from birdjepa.audio.labels import Label
+from birdjepa.benchmark.frame_embedders import FrameEmbedder
+from birdjepa.benchmark.frames import FrameSequence, Song
+from birdjepa.core.errors import LabelError, UsageError
+
+
+def songs_of(
+    labels: Mapping[str, Sequence[Label]], folder: Path | str, names: Sequence[str], *, without: Collection[str] = ()
+) -> list[Song]:
+    """The songs of these names, which are their paths below the folder, without the labels that mark no syllable.
+
+    labels is what `audio.labels.read_recordings` gives. A segment may end up to 10 ms after its recording, as rounding
+    has it, and is cut there.
+
+    Raises:
+      UsageError: if a name has no labels, or only ones that are left out.
+      LabelError: naming the recording, if a segment lies outside it.
+      AudioError: if a recording cannot be opened.
+    """
+    songs = []
+    for name in names:
+        kept = [label for label in labels.get(name, ()) if label.label not in without]
+        if not kept:
+            raise UsageError(f"{name}: no annotation in the label file; leave the recording out or annotate it")
+        info = decode.probe(Path(folder) / name)
+        duration_s = info.n_samples / info.sampling_rate
+        for label in kept:
+            if label.offset_s > duration_s + 0.01:
+                reason = f"label {label.label!r} ends at {label.offset_s:g} s, the recording at {duration_s:g} s"
+                raise LabelError(str(Path(folder) / name), label.onset_s, reason)
+        cut = [label._replace(offset_s=min(label.offset_s, duration_s)) for label in kept]
+        songs.append(Song(name, duration_s, tuple(cut)))
+    return songs
+
+
+def embed_songs(embedder: FrameEmbedder, folder: Path | str, songs: Sequence[Song]) -> list[FrameSequence]:
+    """The frames of each song, read at the rate of the embedder.
+
+    Raises:
+      AudioError: if a recording cannot be decoded.
+    """
+    return [embedder.embed(decode.read_clip(Path(folder) / song.name, embedder.sampling_rate)) for song in songs]
