@@ -77,7 +77,7 @@ def test_what_a_path_means(results: Path, tmp_path: Path):
     [
         (("missing.sqlite",), "there are no results"),
         (("results.sqlite", "--n-clips", "2"), "are for runs"),
-        (("run", "--out", "x"), "--out is for results of benchmarks"),
+        (("run", "--out", "x"), "--out and --resamples are for results"),
         (("results.sqlite", "--out", "results.sqlite"), "cannot be made"),
     ],
 )
