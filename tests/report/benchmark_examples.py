@@ -40,6 +40,7 @@ def result(
             "layer": 12 if layer is None else layer,
             "suite": suite,
             "metric": metric,
+            "task_type": "single-label" if metric == "accuracy" else "multi-label",
             "data": f"data of {task}",
             "model_identity": {"weights": f"hash of {model}", "pooling": "mean"},
             "classifier_config": {"kind": KINDS.get(classifier, "LinearConfig"), "n_steps": 100},
@@ -61,12 +62,11 @@ def undefined(**fields: Any) -> Result:
     return result(value=math.nan, **fields)
 
 
-def multi_label_scores(n: int, n_classes: int, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Arrays as a store keeps them: some rows without a label, the last class never heard."""
-    generator = np.random.default_rng(seed)
-    truth = (generator.random((n, n_classes)) < 0.15).astype(np.int8)
+def multi_label_scores(n: int, n_classes: int, *, seed: int = 0, skill: float = 1.0) -> dict[str, np.ndarray]:
+    """Arrays as a store keeps them, of one truth: some rows without a label, the last class never heard."""
+    truth = (np.random.default_rng(0).random((n, n_classes)) < 0.15).astype(np.int8)
     truth[:, -1] = 0
-    scores = (truth + generator.normal(size=truth.shape)).astype(np.float16)
+    scores = (skill * truth + np.random.default_rng(seed).normal(size=truth.shape)).astype(np.float32)
     return _arrays(scores, truth)
 
 

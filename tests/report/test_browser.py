@@ -71,13 +71,13 @@ def browse(page: str, folder: Path, width: int) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def inspect(page: str, folder: Path, width: int) -> dict[str, Any]:
+def inspect(page: str, folder: Path, width: int, look: str = LOOK) -> dict[str, Any]:
     """What a script of ours finds in the page, which is let in beside the page's own."""
     policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
     assert policy is not None
     loose = re.sub(r"script-src .*", "script-src &#x27;unsafe-inline&#x27;", policy.group(1))
     page = page.replace(policy.group(1), loose).replace("<title>", f"<script>{LISTEN}</script><title>", 1)
-    document, _ = browse(page.replace("</body>", f"<script>{LOOK}</script></body>"), folder, width)
+    document, _ = browse(page.replace("</body>", f"<script>{look}</script></body>"), folder, width)
     found = re.search(r'data-result="([^"]*)"', document)
     assert found is not None, document[:500]
     return json.loads(html.unescape(found.group(1)))

@@ -34,22 +34,27 @@ class ReportArguments:
     """Run folder, such as runs/first; or results of benchmarks, such as results.sqlite."""
     out: Path | None = None
     """Folder for what is written of benchmarks; by default RESULTS.report beside the results."""
+    resamples: int = 1000
+    """Of the recordings of a benchmark's test set, to mark what cannot be told from the best; 0 marks nothing and is
+    faster."""
     report: tyro.conf.OmitArgPrefixes[ReportConfig] = dataclasses.field(default_factory=ReportConfig)
 
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(ReportArguments, argv, prog="birdjepa report", description=DESCRIPTION)
+    if arguments.resamples < 0:
+        raise UsageError(f"--resamples must be 0 or a number of resamples, got {arguments.resamples}")
     results = benchmark_report.results_of(arguments.run)
     if results is None:
-        if arguments.out is not None:
-            raise UsageError("--out is for results of benchmarks; a run's report.html is written into its folder")
+        if arguments.out is not None or arguments.resamples != ReportArguments.resamples:
+            raise UsageError("--out and --resamples are for results of benchmarks (a .sqlite file), not for a run")
         print(report.report(arguments.run, arguments.report, tell))
         return EXIT_DONE
     if arguments.report != ReportConfig():
         raise UsageError(
             f"{results}: --n-clips, --n-points and the like are for runs, and benchmarks have no use for them"
         )
-    reported = benchmark_report.benchmark_report(results, arguments.out)
+    reported = benchmark_report.benchmark_report(results, arguments.out, n_resamples=arguments.resamples, say=tell)
     for board in reported.boards:
         if board.is_headline:
             show(board)

@@ -1,11 +1,13 @@
 """The report job of benchmark results: opens what `birdjepa benchmark` stored, and writes a page and two tables."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from birdjepa.benchmark.results import Store
 from birdjepa.core import files
 from birdjepa.core.errors import UsageError
+from birdjepa.core.telling import tell
 from birdjepa.report.benchmark_contents import gather_benchmark
 from birdjepa.report.benchmark_csv import BOARD_HEADER, RESULT_HEADER, board_rows, result_rows
 from birdjepa.report.benchmark_page import benchmark_page
@@ -42,15 +44,19 @@ def results_of(path: Path) -> Path | None:
     return found[0] if found else None
 
 
-def benchmark_report(results: Path, out: Path | None) -> Reported:
+def benchmark_report(
+    results: Path, out: Path | None = None, *, n_resamples: int = 1000, say: Callable[[str], None] = tell
+) -> Reported:
     """Writes report.html, results.csv and leaderboard.csv into `out`, by default a folder beside the results.
+
+    n_resamples are drawn to mark rows that cannot be told from the best; 0 marks none.
 
     Raises:
       UsageError: if there are no results at the path, or the folder cannot be made.
     """
     folder = results.with_name(f"{results.name}.report") if out is None else out
     with Store.open(results, make=False) as store:
-        contents = gather_benchmark(results.name, store.all(), store.read_scores)
+        contents = gather_benchmark(results.name, store.all(), store.read_scores, n_resamples=n_resamples, say=say)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -3,15 +3,13 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
 from birdjepa.benchmark.result import Result
 from birdjepa.core.errors import UserError
+from birdjepa.core.telling import tell
 from birdjepa.report.contents import Absent
 from birdjepa.report.examined import Examined, examine
 from birdjepa.report.leaderboard import Leaderboard, leaderboards
-
-ReadScores = Callable[[Result], Mapping[str, np.ndarray]]
+from birdjepa.report.ties import ReadScores, with_ties
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,9 +23,23 @@ class BenchmarkContents:
     """By task: the best result whose scores are at hand."""
 
 
-def gather_benchmark(name: str, results: Sequence[Result], read_scores: ReadScores) -> BenchmarkContents:
-    """Reads the scores of one result of each task at a time; what is not there says so on the page."""
+def gather_benchmark(
+    name: str,
+    results: Sequence[Result],
+    read_scores: ReadScores,
+    *,
+    n_resamples: int = 0,
+    say: Callable[[str], None] = tell,
+) -> BenchmarkContents:
+    """Reads the scores of few results at a time; what is not there says so on the page. n_resamples are drawn to mark
+    what cannot be told from the best (0: nothing is marked).
+    """
     boards = leaderboards(results)
+    if n_resamples:
+        boards = [
+            with_ties(each, read_scores, n_resamples=n_resamples, say=say) if each.is_headline else each
+            for each in boards
+        ]
     tasks = {task: board for board in reversed(boards) if board.is_headline for task in board.tasks}
     examined = {task: _best_examined(board, task, read_scores) for task, board in tasks.items()}
     return BenchmarkContents(name=name, results=tuple(results), boards=tuple(boards), examined=examined)

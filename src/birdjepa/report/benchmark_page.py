@@ -105,15 +105,12 @@ def _title(each: Leaderboard) -> str:
 
 def _rest_of_published(board: Board, beside: set[tuple[str, Kind]]) -> list[tuple[str, list[Html]]]:
     """What others published under protocols or in metrics of which there are no results of ours."""
-    metrics = dict.fromkeys(each.metric for each in published() if each.board == board.name)
-    pairs: list[tuple[str, Kind]] = [
-        (metric, kind) for metric in metrics for kind in KINDS if (metric, kind) not in beside
-    ]
-    parts = [(metric, kind, published_of(board, metric, kind)) for metric, kind in pairs]
+    mine = [each for each in published() if each.board == board.name]
+    pairs: dict[tuple[str, Kind], None] = {(each.metric, each.kind): None for each in mine}
     return [
-        (f"{metric_title(metric)}: {KINDS[kind]}", published_table(found, board))
-        for metric, kind, found in parts
-        if found
+        (f"{metric_title(metric)}: {KINDS[kind]}", published_table(published_of(board, metric, kind), board))
+        for metric, kind in pairs
+        if (metric, kind) not in beside
     ]
 
 

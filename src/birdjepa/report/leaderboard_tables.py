@@ -194,7 +194,8 @@ def _legend(board: Leaderboard) -> list[str]:
         told.append("; ±: standard deviation over seeds, whose intervals are averaged")
     told.append("; bold: best of its column")
     if board.tied:
-        told.append("; =: not told from it (paired over recordings, Holm-corrected)")
+        names = ", ".join(task_title(column, board.board) for column in board.tied)
+        told.append(f"; =: cannot be told from it (paired over recordings, Holm-corrected; compared: {names})")
     told.append(". ")
     for mean in board.board.means:
         extra = "" if mean.is_headline else ", an extra"
