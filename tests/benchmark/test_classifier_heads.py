@@ -16,8 +16,9 @@ from birdjepa.benchmark.classifiers import (
     Rows,
     fit_and_score,
 )
-from birdjepa.benchmark.classifiers.attentive import _fitting
+from birdjepa.benchmark.classifiers.attentive import _Attentive, _fitting
 from birdjepa.benchmark.classifiers.training import HeadModule
+from birdjepa.models.vit import EncoderOutput
 
 N_CLASSES, N_TOKENS, WIDTH = 3, 5, 12
 
@@ -132,6 +133,17 @@ def test_the_deep_probe_is_torchs_encoder_layers_and_a_cross_attention() -> None
     found = found + hidden @ named["mlp.fc2.weight"].T + named["mlp.fc2.bias"]
     expected = found[:, 0] @ named["linear.weight"].T + named["linear.bias"]
     torch.testing.assert_close(module(x, weights)[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_short_way_is_the_head_of_fine_tuning() -> None:
+    module = AttentiveConfig().build(128, N_CLASSES)
+    module.initialise(torch.Generator().manual_seed(0))
+    assert isinstance(module, _Attentive)
+    assert module.head.n_heads == 2
+    x = torch.randn(4, N_TOKENS, 128, generator=torch.Generator().manual_seed(1))
+    weights = tokens()[1]
+    expected = module.head.logits(EncoderOutput(x[:, :0], x, x[:, :0]), weights)
+    torch.testing.assert_close(module(x, weights)[0], expected)
 
 
 @pytest.mark.parametrize(("width", "asked", "n_heads"), [(768, 12, 12), (384, 16, 16), (200, 16, 10), (7, 4, 1)])
