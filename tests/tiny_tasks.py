@@ -17,6 +17,7 @@ from birdjepa.benchmark.tasks import Task
 from birdjepa.data.catalog import CATALOG
 from birdjepa.data.catalog.beans import SETS
 from birdjepa.data.catalog.birdset_tasks import TASKS as BIRDSET
+from birdjepa.data.catalog.birdsong_recognition import BIRDS
 from birdjepa.data.catalog.events import Event, write_events
 from birdjepa.models.encoder import EncoderConfig
 from birdjepa.models.patch import PatchConfig
@@ -91,6 +92,9 @@ def write_manifest(root: Path, name: str, rows: list[dict[str, str]]) -> Path:
 def prepared(root: Path, task: Task) -> None:
     """A small manifest of each data set of a task, as `birdjepa data prepare` would write it."""
     for name in task.datasets:
+        if task.protocol == "frames":
+            write_manifest(root, name, _notes(root))
+            continue
         classes = _classes(name)
         test = "test_5s" if task.suite in ("birdset", "birb-style") else "test"
         rows = []
@@ -118,6 +122,28 @@ def prepared(root: Path, task: Task) -> None:
                 }
             rows.append(row)
         write_manifest(root, name, rows)
+
+
+def _notes(root: Path) -> list[dict[str, str]]:
+    """Songs of three notes, silence between them, by every bird."""
+    rows = []
+    for number in range(6):
+        wave = np.zeros(round(1.2 * RATE), dtype=np.float32)
+        for note in range(3):
+            time = np.arange(round(0.2 * RATE)) / RATE
+            first = round((0.1 + 0.35 * note) * RATE)
+            wave[first : first + len(time)] = 0.3 * np.sin(2 * np.pi * HERTZ[note] * time)
+        wave += 0.001 * np.random.default_rng(number).standard_normal(len(wave)).astype(np.float32)
+        for bird in BIRDS:
+            path = root / bird / "Wave" / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, wave, RATE)
+            about = {"path": f"{bird}/Wave/{number}.wav", "split": "all"}
+            rows += [
+                {**about, "onset_s": f"{0.1 + 0.35 * n:.2f}", "offset_s": f"{0.3 + 0.35 * n:.2f}", "label": "abc"[n]}
+                for n in range(3)
+            ]
+    return rows
 
 
 def _classes(dataset: str) -> tuple[str, ...]:

@@ -58,9 +58,9 @@ def test_beans_is_described_with_its_published_counts(name, counts):
 def test_there_are_all_tasks():
     suites = {
         suite: [t.name for t in TASKS.values() if t.suite == suite]
-        for suite in ("birdset", "birb-style", "beans", "general")
+        for suite in ("birdset", "birb-style", "beans", "general", "syllables")
     }
-    assert {len(names) for names in suites.values()} == {8, 7, 12, 6}
+    assert {len(names) for names in suites.values()} == {8, 7, 12, 6, 11}
     assert set(SHEET) == set(suites["birdset"])
     assert TASKS["beans-dcase"].metric == "map_beans"
     assert TASKS["beans-cbi"].metric == "accuracy"
@@ -86,7 +86,8 @@ def test_each_task_reads_a_miniature(name, tmp_path):
         assert not (parts[0] | parts[1]) & parts[2]
         groups = [{examples.groups[row] for row in rows} for rows in parts]
         assert not groups[0] & groups[1]
-    assert len(examples.parts) == (5 if name in ("esc10", "esc50") else 1)
+    assert len(examples.parts) == (5 if name in ("esc10", "esc50") else 3 if task.protocol == "frames" else 1)
+    assert (len(examples.labels) > 0) == (task.protocol == "frames")
     again, _ = read_examples(task, tmp_path, partial=True, say=print)
     assert again.fingerprint() == examples.fingerprint()
     other = dataclasses.replace(examples, truth=1 - examples.truth)

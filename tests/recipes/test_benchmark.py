@@ -1,4 +1,4 @@
-"""The benchmark job: the first command end to end, every task by every classifier on miniatures, each experiment once."""
+"""The benchmark job: the first command end to end, every task by every classifier on miniatures, each run once."""
 
 import dataclasses
 import json
@@ -20,15 +20,15 @@ POOLED = ("linear", "mlp", "centroid", "knn")
 TOKENS = ("prototypical", "attentive", "attentive-deep")
 QUICK = """
 [classifiers.linear]
-grid = {n_epochs = 2}
+grid = {n_epochs = 2, min_steps = 2}
 [classifiers.mlp]
-grid = {n_epochs = 2}
+grid = {n_epochs = 2, min_steps = 2}
 [classifiers.prototypical]
-grid = {n_epochs = 2}
+grid = {n_epochs = 2, min_steps = 2}
 [classifiers.attentive]
-grid = {n_epochs = 2}
+grid = {n_epochs = 2, min_steps = 2}
 [classifiers.attentive-deep]
-grid = {n_epochs = 2}
+grid = {n_epochs = 2, min_steps = 2}
 """
 
 
@@ -63,10 +63,9 @@ def test_the_first_command_runs_offline_and_once(encoder, tmp_path, monkeypatch)
     """
     pow_hub(tmp_path / "data" / "BirdSet")
     tiny_encoder(tmp_path / "runs" / "first" / "encoder")
-    command = [sys.executable, "-m", "birdjepa.benchmark", *"--task pow --model birdjepa --classifier linear".split()]
-    command += [*"--n_train 100 --partial --json --cache cache".split()]
-    environment = {"HF_HUB_OFFLINE": "1"}
-    monkeypatch.setenv("HF_HUB_OFFLINE", environment["HF_HUB_OFFLINE"])
+    asked = "--task pow --model birdjepa --classifier linear --n_train 100 --partial --json --cache cache"
+    command = [sys.executable, "-m", "birdjepa.benchmark", *asked.split(" ")]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert first.returncode == 0, first.stderr
     said = json.loads(first.stdout)
@@ -91,13 +90,9 @@ def test_the_first_command_runs_offline_and_once(encoder, tmp_path, monkeypatch)
 def test_every_task_by_every_classifier(name, base):
     task = TASKS[name]
     prepared(base.data, task)
-    retrieves = task.protocol == "retrieve"
-    config = dataclasses.replace(
-        base,
-        task=(name,),
-        classifier=("centroid",) if retrieves else (*POOLED, *TOKENS),
-        n_train=("2",) if retrieves else ("all",),
-    )
+    classifiers = {"retrieve": ("centroid",), "frames": ("linear",), "classify": (*POOLED, *TOKENS)}[task.protocol]
+    shots = ("2",) if task.protocol == "retrieve" else ("all",)
+    config = dataclasses.replace(base, task=(name,), classifier=classifiers, n_train=shots)
     done = benchmark(config, silent)
     assert [(line.status, line.reason) for line in done.lines] == [("ran", "")] * len(config.classifier)
     for line in done.lines:
@@ -230,7 +225,7 @@ def test_a_recording_that_cannot_be_read_costs_itself(base, encoder, tmp_path, c
 
 def test_which_encoder_is_birdjepa(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="which encoder is birdjepa.*runs/ has none"):
+    with pytest.raises(UsageError, match=r"which encoder is birdjepa.*runs/ has none"):
         only_encoder()
     tiny_encoder(tmp_path / "runs/a/encoder")
     assert str(only_encoder()) == "runs/a/encoder"

@@ -216,6 +216,16 @@ def inatsounds(folder: Path) -> None:
         (folder / f"{split}.json").write_text(json.dumps(found))
 
 
+def birdsong_recognition(folder: Path) -> None:
+    note = "<Note><Position>160</Position><Length>320</Length><Label>{}</Label></Note>"
+    sequence = "<Sequence><WaveFileName>{}.wav</WaveFileName><Position>320</Position>{}</Sequence>"
+    for bird in ("Bird0", "Bird3"):
+        for song in range(2):
+            write_sound(folder / bird / "Wave" / f"{song}.wav")
+        sequences = "".join(sequence.format(song, note.format(0) + note.format(1)) for song in range(2))
+        (folder / bird / "Annotation.xml").write_text(f"<Sequences>{sequences}</Sequences>")
+
+
 def _three(rows: int, classes: int) -> dict[str, tuple[int, int]]:
     return dict.fromkeys(("train", "val", "test"), (rows, classes))
 
@@ -273,6 +283,12 @@ MINIATURES: dict[str, Miniature] = {
         counts=dict.fromkeys(("small", "medium", "large"), (2, 2)),
         recording="small/960/history_holland_librivox_64kb_mp3/holland_01_edmundson_64kb.flac",
         listed="small/960/history_holland_librivox_64kb_mp3/holland_01_edmundson_64kb.json",
+    ),
+    "birdsong-recognition": Miniature(
+        build=birdsong_recognition,
+        counts={"all": (8, 2)},
+        recording="Bird0/Wave/0.wav",
+        listed="Bird0/Annotation.xml",
     ),
     "inatsounds": Miniature(
         build=inatsounds,

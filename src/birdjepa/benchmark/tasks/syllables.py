@@ -73,7 +73,7 @@ def read(
 
 def _is_syllable(manifest: Manifest, row: int, without: Collection[str]) -> bool:
     label = manifest.columns["label"][row].strip()
-    return bool(label) and label not in without and manifest.offset_s[row] > manifest.onset_s[row]
+    return bool(label and label not in without and manifest.offset_s[row] > manifest.onset_s[row])
 
 
 def _parts(
