@@ -101,6 +101,13 @@ def test_what_a_reader_must_know_is_on_the_page():
     assert page.count("a note. ") == 1  # once below the table, a letter at the task
 
 
+def test_a_note_of_all_cells_of_a_row_is_told_at_its_model():
+    both = [result(task, notes=("leaky: overlap",)) for task in ("pow", "per")]
+    page = page_of(*both, *(result(task, 0.2, model="other") for task in ("pow", "per")))
+    assert page.count("⚑a") == 1
+    assert 'ours<sup title="leaky: overlap">⚑a</sup>' in page
+
+
 def test_curves_are_drawn_where_something_was_swept():
     page = full_page()
     for told in ("Over training examples", "Over exemplars", "Over layers", "exemplars k"):
