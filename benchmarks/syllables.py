@@ -1,9 +1,10 @@
 """What fine time patches are for: Bengalese finch syllables, frame by frame, with patches of several shapes.
 
-Pretrains one tiny encoder per patch geometry (frames x mel bands at a hop of 5 ms) without labels: on Koumura's songs of
-split train, which are not tested, two great tits, and recordings of many species. Then the patch columns of each, of
-its random twin, and log-mel frames of equal length are evaluated on Koumura's other songs, and on those of Katahira's
-bird, which pretraining did not hear. Runs and scores of --out are kept: the same command goes on where it was stopped.
+Pretrains one tiny encoder per patch geometry (frames x mel bands at a hop of 5 ms) without labels: on Koumura's songs
+of split train, which are not tested, two great tits, and recordings of many species. Then the patch columns of each,
+of its random twin, and log-mel frames of equal length are evaluated on Koumura's other songs, and on those of
+Katahira's bird, which pretraining did not hear. Runs and scores of --out are kept: the same command goes on where it
+was stopped.
 
     python benchmarks/syllables.py --out /tmp/syllables --no-record
 """
@@ -124,8 +125,8 @@ class Model:
 
 
 def read_collections(folder: Path) -> dict[str, list[Song]]:
-    """Koumura's songs that pretraining did not hear, all of Katahira's (a bird it did not hear), and a few songs that it
-    did hear, on which layers and contexts are chosen."""
+    """Koumura's songs that pretraining did not hear, all of Katahira's (a bird it did not hear), and a few songs that
+    it did hear, on which layers and contexts are chosen."""
     with (folder / "metadata.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if not row["path"].endswith(NOISY)]
     koumura = [row for row in rows if row["path"].startswith("koumura")]
@@ -192,8 +193,8 @@ def report(bird: str, scores: Mapping[str, Mapping[int, FrameScore]], options: a
         )
     n_train = len(floor.choices[0].songs)
     notes = [
-        f"{floor.counts['n_songs']} songs, {floor.counts['n_segments']} syllables of {floor.counts['n_classes']} kinds, "
-        f"3 folds by song ({n_train} teach); per cent, intervals over songs; oracle: the best label for each frame",
+        f"{floor.counts['n_songs']} songs, {floor.counts['n_segments']} syllables of {floor.counts['n_classes']} "
+        f"kinds, 3 folds by song ({n_train} teach); per cent, intervals over songs; oracle: best label for each frame",
         f"encoders: {options.steps} steps of {options.batch} clips of {options.objective}, tiny, no labels; "
         "layers and contexts chosen on other songs; penalty and smoothing inside each training part",
         *dict.fromkeys(f"{name}: {note}" for name, of_model in scores.items() for note in of_model[0].notes),

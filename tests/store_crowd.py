@@ -88,11 +88,13 @@ def made(number: int, writer: int, n_classes: int = 8) -> Result:
 
 
 def numbers_of(writer: int, n_rows: int, collisions: float) -> list[int]:
-    """Experiments of one writer: this share of them are also every other writer's."""
+    """Experiments of one writer: this share of them are also every other writer's, who come to them at about the same
+    time.
+    """
     n_shared = round(collisions * n_rows)
     own = [1_000_000 * (writer + 1) + number for number in range(n_rows - n_shared)]
     mixed = [*range(n_shared), *own]
-    random.Random(writer).shuffle(mixed)
+    random.Random(0).shuffle(mixed)
     return mixed
 
 

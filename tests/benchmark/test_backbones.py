@@ -349,8 +349,8 @@ def test_examples_must_hold_samples():
 
 def test_rows_come_back_in_their_order_whatever_their_lengths():
     clips = torch.arange(1.0, 6.0)[:, None].expand(-1, 8)
-    heard = unpadded(clips, torch.tensor([8, 3, 8, 2, 3]), lambda own: Heard(own.sum(1, keepdim=True)[None]))
-    assert heard.pooled.flatten().tolist() == [8, 6, 24, 8, 15]
+    heard = unpadded(clips, torch.tensor([3, 8, 2, 3, 8]), lambda own: Heard(own.sum(1, keepdim=True)[None]))
+    assert heard.pooled.flatten().tolist() == [3, 16, 6, 12, 40]
 
 
 def test_warnings_are_those_of_the_task_and_its_suite(opened):

@@ -10,16 +10,17 @@ from birdjepa.audio.logmel import fine
 from birdjepa.benchmark.evaluate_frames import FrameTask, compare_frames, evaluate_frames, pool_seeds
 from birdjepa.benchmark.folds import Folds
 from birdjepa.benchmark.frame_embedders import LogMelFrames
-from birdjepa.benchmark.frame_metrics import METRICS, UNSUPERVISED, SongCounts
+from birdjepa.benchmark.frame_metrics import METRICS, UNSUPERVISED
 from birdjepa.benchmark.frame_probe import FrameProbe
 from birdjepa.benchmark.frames import FrameSequence, Song, annotated, classes_at
 from birdjepa.benchmark.songs import embed_songs, songs_of
-from birdjepa.core.errors import LabelError, UsageError
+from birdjepa.core.errors import UsageError
 
 NAMES = ("", "a", "b", "c")
 N_SONGS = 9
 FOLDS = Folds(np.arange(N_SONGS) % 3, ("one", "two", "three"), (0, 1, 2), given=True)
-TASK = FrameTask(probe=FrameProbe(n_components=8, windows_s=(0.0,), least_s=(0.0, 0.01)), n_resamples=200)
+PROBE = FrameProbe(n_components=8, strengths=(1e-3, 1e-1), windows_s=(0.0,), least_s=(0.0, 0.01))
+TASK = FrameTask(probe=PROBE, n_resamples=100)
 
 
 def song(number: int) -> Song:
@@ -73,40 +74,9 @@ def test_long_frames_reach_their_oracle_and_no_more() -> None:
     assert metrics["syllable_error_rate"].value > 0
 
 
-def test_metrics_by_hand() -> None:
-    counts = SongCounts(
-        ms=np.array([[60, 40], [100, 0]]),
-        wrong_ms=np.array([[6, 10], [5, 0]]),
-        parsing_ms=np.array([12, 5]),
-        oracle_ms=np.array([2, 0]),
-        true_segments=np.array([[0, 4], [0, 2]]),
-        predicted_segments=np.array([[0, 5], [0, 1]]),
-        found=np.array([[[0, 1], [0, 2], [0, 3]], [[0, 0], [0, 0], [0, 1]]]),
-        edits=np.array([3, 1]),
-        clusters=np.array([[[60, 0], [0, 40]], [[100, 0], [0, 0]]]),
-        purity=np.array([2.0, 1.0]),
-        n_queries=np.array([4, 2]),
-    )
-    weights = np.array([[1.0, 1.0], [2.0, 0.0]])
-    values = {name: metric(counts, weights).tolist() for name, metric in METRICS.items()}
-    assert values["oracle_frame_error"] == pytest.approx([2 / 200, 4 / 200])
-    assert values["frame_error"] == pytest.approx([21 / 200, 32 / 200])
-    assert values["parsing_error"] == pytest.approx([17 / 200, 24 / 200])
-    assert values["identity_error"] == pytest.approx([4 / 200, 8 / 200])
-    assert values["macro_frame_error"] == pytest.approx([(11 / 160 + 10 / 40) / 2, (6 / 60 + 10 / 40) / 2])
-    assert values["segment_f1_5ms"] == pytest.approx([2 * 1 / 12, 2 * 2 / 18])
-    assert values["segment_f1_20ms"] == pytest.approx([2 * 4 / 12, 2 * 6 / 18])
-    assert values["segment_precision_10ms"] == pytest.approx([2 / 6, 4 / 10])
-    assert values["segment_recall_10ms"] == pytest.approx([2 / 6, 4 / 8])
-    assert values["syllable_error_rate"] == pytest.approx([4 / 6, 6 / 8])
-    assert values["knn_purity"] == pytest.approx([0.5, 0.5])
-    assert values["v_measure"] == pytest.approx([1.0, 1.0])
-    assert values["ari"] == pytest.approx([1.0, 1.0])
-
-
 def test_few_songs_are_drawn_by_the_seed_and_seeds_are_pooled() -> None:
     noisy = sequences(noise=0.6)
-    few = FrameTask(n_train_songs=1, probe=TASK.probe, n_resamples=200)
+    few = FrameTask(n_train_songs=1, probe=PROBE, n_resamples=100)
     scores = [evaluate_frames(SONGS, noisy, FOLDS, few, seed=seed) for seed in (0, 1)]
     chosen = [[choice.songs for choice in score.choices] for score in scores]
     assert chosen[0] != chosen[1]
@@ -129,7 +99,9 @@ def test_no_test_song_teaches() -> None:
             Song(s.name, s.duration_s, tuple(x._replace(label=label) for x in s.labels)) if number % 3 == 0 else s
             for number, s in enumerate(SONGS)
         ]
-        task = FrameTask(probe=FrameProbe(n_components=8, windows_s=(0.0,), least_s=(0.0,)), n_resamples=50)
+        task = FrameTask(
+            probe=FrameProbe(n_components=8, strengths=(1e-2,), windows_s=(0.0,), least_s=(0.0,)), n_resamples=50
+        )
         holdout = Folds(np.arange(N_SONGS) % 3, ("test", "two", "three"), (0,), given=True)
         scores.append(evaluate_frames(changed, sequences(noise=0.4), holdout, task, seed=0))
     predicted = [score.song_counts.predicted_segments.tolist() for score in scores]
@@ -150,16 +122,6 @@ def test_models_are_compared_on_the_same_songs() -> None:
     )
     with pytest.raises(ValueError, match="same songs"):
         compare_frames(better, fewer)
-
-
-def test_smoothing_is_chosen_on_training_songs_and_mends_flicker() -> None:
-    flicker = sequences(frame_s=0.005, noise=0.7)
-    probe = FrameProbe(n_components=8, windows_s=(0.0, 0.03), least_s=(0.0, 0.02))
-    raw = FrameProbe(n_components=8, windows_s=(0.0,), least_s=(0.0,))
-    smoothed = evaluate_frames(SONGS, flicker, FOLDS, FrameTask(probe=probe, n_resamples=50), seed=0)
-    plain = evaluate_frames(SONGS, flicker, FOLDS, FrameTask(probe=raw, n_resamples=50), seed=0)
-    assert smoothed.choices[0].smoothing.window == 7
-    assert smoothed.metrics["syllable_error_rate"].value < plain.metrics["syllable_error_rate"].value / 2
 
 
 def test_what_cannot_be_scored_is_refused() -> None:
@@ -194,7 +156,3 @@ def test_real_songs_beat_chance_from_one_minute(shared_data: Path) -> None:
     # A boundary costs 20 ms frames 5 ms on average, and this bird sings some 18 of them a second.
     assert score.metrics["oracle_frame_error"].value == pytest.approx(0.09, abs=0.02)
     assert score.metrics["macro_frame_error"].value < 0.45
-    with pytest.raises(UsageError, match=r"no_such\.flac: no annotation"):
-        songs_of(labels, folder, ["no_such.flac"])
-    with pytest.raises(LabelError, match="ends at 9999 s"):
-        songs_of({"katahira_bf2/001.flac": [Label(1.0, 9999.0, "a")]}, folder, ["katahira_bf2/001.flac"])

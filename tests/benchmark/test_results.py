@@ -55,6 +55,13 @@ def test_each_experiment_once(store: Store) -> None:
     assert store.all() == [first]
 
 
+def test_the_first_stays_when_two_come_at_once(store: Store) -> None:
+    """Both have looked, and found nothing."""
+    assert store._home.add(made(1, 1))
+    assert not store._home.add(made(1, 2))
+    assert store.all() == [made(1, 1)]
+
+
 def test_order_does_not_depend_on_when(store: Store) -> None:
     few = dataclasses.replace(made(3, 0), n_train=5)
     other = dataclasses.replace(made(4, 0), task="hsn")

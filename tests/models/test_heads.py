@@ -45,6 +45,8 @@ def tokens(n_clips: int = 4, n_columns: int = N_COLUMNS) -> EncoderOutput:
         cls=torch.randn(n_clips, 2, 16, generator=generator),
         patches=torch.randn(n_clips, n_columns * ENCODER.n_rows, 16, generator=generator),
         registers=torch.randn(n_clips, 0, 16, generator=generator),
+        bare=torch.empty(n_clips, 0, 16),
+        fc_norm=torch.empty(n_clips, 0, 16),
     )
 
 

@@ -233,7 +233,7 @@ def test_sizes() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": "huge"}, "size must be one of nano, tiny"),
+        ({"size": "giant"}, "size must be one of nano, tiny"),
         ({"size": "64x2"}, "size must be one of"),
         ({"size": "64x2x-2"}, "size must be one of"),
         ({"size": "0x2x2"}, "multiple of heads"),

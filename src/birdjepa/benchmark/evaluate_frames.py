@@ -160,8 +160,8 @@ def compare_frames(score: FrameScore, floor: FrameScore) -> dict[str, Estimate]:
     task = score.task
     return {
         name: paired_difference(
-            lambda weights, metric=metric: metric(score.song_counts, weights),
-            lambda weights, metric=metric: metric(floor.song_counts, weights),
+            lambda draws, metric=metric: metric(score.song_counts, draws.counts[:, draws.group]),
+            lambda draws, metric=metric: metric(floor.song_counts, draws.counts[:, draws.group]),
             score.songs,
             n_resamples=task.n_resamples,
             confidence=task.confidence,
@@ -256,7 +256,7 @@ def _score(
     asked = {name: metric for name, metric in METRICS.items() if counts.clusters.shape[2] or name not in UNSUPERVISED}
     estimates = {
         name: interval(
-            lambda weights, metric=metric: metric(counts, weights),
+            lambda draws, metric=metric: metric(counts, draws.counts[:, draws.group]),
             songs,
             n_resamples=task.n_resamples,
             confidence=task.confidence,

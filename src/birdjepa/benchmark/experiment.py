@@ -24,7 +24,6 @@ from birdjepa.benchmark.classifiers import AnyClassifier, fit_and_score
 from birdjepa.benchmark.classifiers.base import Outcome, Rows
 from birdjepa.benchmark.features import Extracted
 from birdjepa.benchmark.multilabel import METRIC_VERSION
-from birdjepa.benchmark.scoring import Scored
 from birdjepa.benchmark.tasks import Examples, Task
 from birdjepa.core import config as configs
 from birdjepa.core.errors import UsageError
@@ -74,10 +73,13 @@ def described(
 class Tested(NamedTuple):
     """What an experiment found, before it is a row."""
 
-    scored: Scored
+    metrics: dict[str, Estimate]
+    per_class: dict[str, dict[str, float]]
+    """Metric, then class."""
     rows: Int[np.ndarray, " m"]
     """The tested examples, ascending."""
-    scores: Float[np.ndarray, "m c"]
+    scores: Float[np.ndarray, "m c"] | None
+    """None where examples have no scores (syllables)."""
     counts: dict[str, int]
     notes: tuple[str, ...]
     chosen: tuple[dict[str, Any], ...]
@@ -164,7 +166,8 @@ def pooled(
         seed=0,
         n_resamples=n_resamples,
     )
-    return Tested(scored, rows, scores, {**counts, **scored.counts}, notes, chosen, time.monotonic() - began)
+    counts, seconds = {**counts, **scored.counts}, time.monotonic() - began
+    return Tested(scored.metrics, scored.per_class, rows, scores, counts, notes, chosen, seconds)
 
 
 def _heard(rows: Int[np.ndarray, " _"], extracted: Extracted) -> Int[np.ndarray, " _"]:
@@ -214,11 +217,11 @@ def retrieve(
         "species_auroc_geometric": Estimate(geometric, np.nan, np.nan),
     }
     counts = {"n_train": len(asked) * at.n_train, "n_species_scored": len(found), **scored.counts}
-    notes = (f"{n_classes - len(asked)} of {n_classes} classes have fewer than {at.n_train} training recordings",)
-    retrieved = dataclasses.replace(scored, metrics=named)
-    return Tested(
-        retrieved, rows, scores, counts, notes if len(asked) < n_classes else (), (), time.monotonic() - began
+    notes: tuple[str, ...] = (
+        f"{n_classes - len(asked)} of {n_classes} classes have fewer than {at.n_train} training recordings",
     )
+    few = notes if len(asked) < n_classes else ()
+    return Tested(named, scored.per_class, rows, scores, counts, few, (), time.monotonic() - began)
 
 
 def restrict(

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from birdjepa.benchmark.bootstrap import Draws, Estimate, Resampled, resample, whole
 from birdjepa.benchmark.ranking import class_values
@@ -174,7 +174,7 @@ def top_k_accuracy(
     NaN where no example has a label.
     """
     used = draws or whole(len(truth))
-    labelled = truth.any(axis=1)
+    labelled = np.asarray(truth.any(axis=1))
     own = np.where(truth > 0, scores, -np.inf)
     best = own.argmax(axis=1)  # of the labels
     score = np.take_along_axis(scores, best[:, None], axis=1)
@@ -185,10 +185,10 @@ def top_k_accuracy(
     return share if draws is not None else np.asarray(share[0])
 
 
-def scored_classes(truth: Int[np.ndarray, "n c"]) -> tuple[np.ndarray, np.ndarray]:
+def scored_classes(truth: Int[np.ndarray, "n c"]) -> tuple[Bool[np.ndarray, " c"], Bool[np.ndarray, " c"]]:
     """Which classes have a positive example, and which have a negative one too."""
-    has_positive = truth.any(axis=0)
-    return has_positive, has_positive & ~truth.all(axis=0)
+    has_positive, has_negative = (truth > 0).sum(axis=0) > 0, (truth == 0).sum(axis=0) > 0
+    return has_positive, has_positive & has_negative
 
 
 def check_scores(

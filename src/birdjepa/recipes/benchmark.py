@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from birdjepa.benchmark import experiment, shots
+from birdjepa.benchmark import experiment, shots, song_frames
 from birdjepa.benchmark.backbones.base import Backbone
 from birdjepa.benchmark.backbones.named import open_backbone
 from birdjepa.benchmark.backbones.ours import EncoderBackbone
 from birdjepa.benchmark.classifiers.restricted import RestrictedConfig
 from birdjepa.benchmark.experiment import Coordinates, Tested
 from birdjepa.benchmark.features import Extracted, extract
+from birdjepa.benchmark.frames import FrameSequence
 from birdjepa.benchmark.results import Result, Store, key_of
 from birdjepa.benchmark.tasks import Examples, Task
 from birdjepa.core import config as configs
@@ -95,6 +96,8 @@ class _Bench:
         self.refused: tuple[Failure, ...] = ()
         self.examples: Examples
         self.problems: tuple[str, ...] = ()
+        self._framed: tuple[Backbone, int, list[FrameSequence]] | None = None
+        """Songs as a model's layer frames them: shots and seeds come one after the other."""
 
     def lines(self) -> Iterator[Line]:
         """Runs what there is to run, model by model."""
@@ -148,15 +151,16 @@ class _Bench:
             self.say(f"running {at}")
             tested = self._run(at, backbone, left)
             result = self._result(at, described, tested, backbone.card.warnings(self.task.name, self.task.suite))
-            scores = {
-                "scores": tested.scores,
-                "truth": self.examples.truth[tested.rows],
-                "classes": np.array(self.examples.classes),
-                "groups": np.array([self.examples.groups[row] for row in tested.rows]),
-                "ids": np.array([self.examples.ids[row] for row in tested.rows]),
-            }
-            kept = self.store.write_scores(key, scores, round(self.config.scores_mb * 1e6))
-            result = dataclasses.replace(result, scores=kept)
+            if tested.scores is not None:
+                arrays = {
+                    "scores": tested.scores,
+                    "truth": self.examples.truth[tested.rows],
+                    "classes": np.array(self.examples.classes),
+                    "groups": np.array([self.examples.groups[row] for row in tested.rows]),
+                    "ids": np.array([self.examples.ids[row] for row in tested.rows]),
+                }
+                kept = self.store.write_scores(key, arrays, round(self.config.scores_mb * 1e6))
+                result = dataclasses.replace(result, scores=kept)
             self.store.add(result)
             headline = result.metrics[self.task.metric]
             self.say(f"{at}: {self.task.metric} {headline}, {tested.seconds:.1f} s")
@@ -173,6 +177,8 @@ class _Bench:
         classifier = self.named.classifier(at.classifier)
         if isinstance(classifier, FinetunedConfig):
             return self._finetune(at, classifier, backbone)
+        if self.task.protocol == "frames":
+            return self._label_frames(at, backbone)
         layers = sorted({each.layer or backbone.card.n_layers for each in left})
         layer = at.layer or backbone.card.n_layers
         is_restricted = isinstance(classifier, RestrictedConfig)
@@ -189,6 +195,15 @@ class _Bench:
             return experiment.restrict(at, self.task, self.examples, extracted, backbone.card.classes, **common)
         return experiment.classify(
             at, self.task, self.examples, extracted, classifier, layer=layer, device=self.config.device, **common
+        )
+
+    def _label_frames(self, at: Coordinates, backbone: Backbone) -> Tested:
+        layer = at.layer or backbone.card.n_layers
+        if self._framed is None or self._framed[:2] != (backbone, layer):
+            self.say(f"framing {len(self.examples)} songs by {at.model}, layer {layer}")
+            self._framed = (backbone, layer, song_frames.embed(song_frames.framer(backbone, layer), self.examples))
+        return song_frames.label(
+            at, self.examples, self._framed[2], n_resamples=self.config.n_resamples, device=self.config.device
         )
 
     def _extract(self, backbone: Backbone, layers: list[int], *, tokens: bool, logits: bool) -> Extracted:
@@ -266,8 +281,8 @@ class _Bench:
             seed=at.seed,
             layer=at.layer,
             metric=self.task.metric,
-            metrics=tested.scored.metrics,
-            per_class=tested.scored.per_class,
+            metrics=tested.metrics,
+            per_class=tested.per_class,
             counts=tested.counts,
             notes=(*warnings, *self.task.notes, *self.problems, *self.examples.notes, *tested.notes),
             scores=None,
@@ -308,6 +323,10 @@ def _not_applicable(task: Task, backbone: Backbone, classifier: Any, at: Coordin
         if at.classifier != "centroid":
             return "retrieval ranks by likeness to exemplars: --classifier centroid"
         return "" if at.n_train is not None else "retrieval needs a number of exemplars: --n-train 1 2 4 8 16"
+    if task.protocol == "frames":
+        if at.classifier != "linear":
+            return "moments are labelled by a linear probe: --classifier linear"
+        return "" if card.token_hop_s is not None else f"{card.name} does not say what its tokens stand for in time"
     if isinstance(classifier, FinetunedConfig):
         if at.layer is not None:
             return "fine-tuning learns all layers: leave --layer last"

@@ -38,7 +38,7 @@ class LogMelBackbone(Backbone):
         if token_frames < 1:
             raise UsageError(f"{name}: token_frames must be at least 1, got {token_frames}")
         self.device = torch.device(device)
-        self._config, self._token_frames = front_end, token_frames
+        self.config, self.token_frames = front_end, token_frames
         self._front_end = front_end.build().to(self.device)
         bands = f"{front_end.n_mels} {front_end.mel_scale} bands from {front_end.f_min:g} to {front_end.f_max:g} Hz"
         self.card = Card(
@@ -56,17 +56,17 @@ class LogMelBackbone(Backbone):
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"kind": "logmel", "front_end": configs.to_json(self._config), "token_frames": self._token_frames}
+        return {"kind": "logmel", "front_end": configs.to_json(self.config), "token_frames": self.token_frames}
 
     def _hear(self, clips: Float[Tensor, "b s"], n_samples: Int[Tensor, " b"], want: Want) -> Heard:
         return unpadded(clips, n_samples, lambda clips: self._of_one_length(clips, want))
 
     def _of_one_length(self, clips: Float[Tensor, "b s"], want: Want) -> Heard:
-        frames = self._front_end(F.pad(clips, (0, max(0, self._config.window - clips.shape[1]))))
+        frames = self._front_end(F.pad(clips, (0, max(0, self.config.window - clips.shape[1]))))
         pooled = statistics(frames, frames.new_ones(frames.shape[:2]))[None]
         if not want.tokens:
             return Heard(pooled)
-        rest = -frames.shape[1] % self._token_frames
-        whole = F.pad(frames, (0, 0, 0, rest), value=self._config.silence)
-        tokens = rearrange(whole, "b (n t) m -> b n (t m)", t=self._token_frames)
+        rest = -frames.shape[1] % self.token_frames
+        whole = F.pad(frames, (0, 0, 0, rest), value=self.config.silence)
+        tokens = rearrange(whole, "b (n t) m -> b n (t m)", t=self.token_frames)
         return Heard(pooled, tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from birdjepa.benchmark.classifiers import reading
 from birdjepa.benchmark.classifiers.base import Classifier, Outcome, Problem
@@ -186,7 +187,6 @@ class _Shape:
         self._module.initialise(random.torch_generator(problem.seed, "classifier"))
         self._module.to(self._device)
         self._activations = config.activations(n_tokens, width, n_classes)
-        self._call = torch.vmap(self._one, in_dims=(0, None, None))
 
     def scaler(self, rows: Int[np.ndarray, " _"]) -> Scaler:
         features = self._problem.features
@@ -241,10 +241,18 @@ class _Shape:
             pieces.append(self._logits(parameters, batch))
         return np.concatenate(pieces, axis=1)
 
-    def _one(
+    def _call(
         self, parameters: dict[str, Tensor], x: Tensor, weights: Tensor | None
-    ) -> tuple[Float[Tensor, "b c"], Float[Tensor, ""]]:
-        return functional_call(self._module, parameters, (x, weights))
+    ) -> tuple[Float[Tensor, "h b c"], Float[Tensor, " h"]]:
+        """What each head says of the same examples, and its penalty."""
+
+        def one(of_head: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            return functional_call(self._module, of_head, (x, weights))
+
+        # The CPU's fused attention cannot be called for a stack; the plain one can.
+        kernels = [SDPBackend.MATH] if x.device.type == "cpu" else list(SDPBackend.__members__.values())
+        with sdpa_kernel(kernels):
+            return torch.vmap(one)(parameters)
 
     def _piece(self, parameters: dict[str, Tensor]) -> int:
         """Examples whose activations fit, for the heads that are left."""

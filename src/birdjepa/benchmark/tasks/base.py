@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from birdjepa.audio.labels import Label
 from birdjepa.data.manifest import Manifest
 
 Kind = Literal["single-label", "multi-label"]
@@ -55,6 +56,8 @@ class Examples:
     parts: tuple[Part, ...]
     notes: tuple[str, ...] = ()
     """What a reader of the scores must know."""
+    labels: tuple[tuple[Label, ...], ...] = ()
+    """What sounds when in each example, for tasks that label every moment; else empty."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,6 +77,7 @@ class Examples:
         digest = hashlib.sha256(self.heard().encode())
         digest.update("\0".join((*self.classes, *self.groups)).encode("utf-8", "surrogateescape"))
         digest.update(np.ascontiguousarray(self.truth, dtype=np.int8).tobytes())
+        digest.update(repr([[label[:3] for label in song] for song in self.labels]).encode())
         for part in self.parts:
             digest.update(part.name.encode())
             for rows in part[1:]:

@@ -8,13 +8,14 @@ One label a row makes a single-label task, several (column `labels`) a multi-lab
 """
 
 import dataclasses
+import fnmatch
 import functools
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
-from birdjepa.benchmark.tasks import general
+from birdjepa.benchmark.tasks import general, syllables
 from birdjepa.benchmark.tasks.base import Examples, Kind, Protocol, Task
 from birdjepa.benchmark.tasks.common import TRAIN, labels_of
 from birdjepa.core.errors import UsageError
@@ -39,7 +40,13 @@ class OwnTask:
     clip_s: float | None = 5.0
     """Longest stretch of a row that is heard, from its onset; null for all of it."""
     folds: str = ""
-    """Column of folds or of train / val / test; by default fold, or else split."""
+    """Column of folds or of train / val / test; by default fold, or else split (of syllables, three folds are made)."""
+    only: str = ""
+    """Pattern that the path of a row must match, such as "bird0/*"; empty for any."""
+    skip: tuple[str, ...] = ()
+    """Paths of recordings that are left out."""
+    without: tuple[str, ...] = ()
+    """Labels whose rows are left out."""
     protocol: Protocol = "classify"
     corpora: tuple[str, ...] = ()
     """Where the recordings are from (xeno-canto, fsd50k, ...), to warn of models that were trained on them."""
@@ -62,7 +69,7 @@ def own_task(name: str, spec: OwnTask) -> Task:
         suite=spec.suite,
         title=spec.title or name,
         kind=kind,
-        metric=spec.metric or usual.get(spec.protocol, "macro_frame_error"),
+        metric=spec.metric or usual.get(spec.protocol, syllables.METRIC),
         datasets=(spec.data,),
         read=functools.partial(read, spec=spec),
         protocol=spec.protocol,
@@ -77,6 +84,9 @@ def read(manifests: Sequence[Manifest], *, spec: OwnTask) -> Examples:
       UsageError: if there are none, or no column that divides them.
     """
     (manifest,) = manifests
+    if spec.protocol == "frames":
+        return syllables.read([manifest], only=spec.only, skip=spec.skip, without=spec.without, folds=spec.folds)
+    manifest = manifest.select([row for row in range(len(manifest)) if _is_wanted(manifest, row, spec)])
     column = spec.folds or ("fold" if any(manifest.columns["fold"]) else "split")
     values, may_be_none = manifest.column(column), spec.task_type == "multi-label"
     rows = [row for row, value in enumerate(values) if value and (may_be_none or labels_of(manifest, row))]
@@ -87,6 +97,12 @@ def read(manifests: Sequence[Manifest], *, spec: OwnTask) -> Examples:
     if is_split:
         kept = dataclasses.replace(kept, columns={**kept.columns, "split": kept.columns[column]})
     return general.read([kept], clip_s=spec.clip_s, folds="" if is_split else column)
+
+
+def _is_wanted(manifest: Manifest, row: int, spec: OwnTask) -> bool:
+    key = manifest.keys[row]
+    is_named = key not in spec.skip and (not spec.only or fnmatch.fnmatch(key, spec.only))
+    return is_named and manifest.columns["label"][row] not in spec.without
 
 
 def _kind(manifest: Manifest) -> Kind:

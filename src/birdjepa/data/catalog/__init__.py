@@ -4,6 +4,7 @@ from birdjepa.data.catalog.audioset import AUDIOSET_2M, AUDIOSET_20K
 from birdjepa.data.catalog.base import Dataset, Prepared, Split, prepare
 from birdjepa.data.catalog.beans import BEANS
 from birdjepa.data.catalog.birdset import BIRDSET
+from birdjepa.data.catalog.birdsong_recognition import BIRDSONG_RECOGNITION
 from birdjepa.data.catalog.esc50 import ESC10, ESC50
 from birdjepa.data.catalog.fsd50k import FSD50K
 from birdjepa.data.catalog.fsdd import FSDD
@@ -28,6 +29,7 @@ _ALL = (
     LIBRISPEECH,
     LIBRILIGHT,
     INATSOUNDS,
+    BIRDSONG_RECOGNITION,
     *BIRDSET,
     *BEANS,
 )
