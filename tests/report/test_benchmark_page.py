@@ -96,7 +96,7 @@ def test_what_a_reader_must_know_is_on_the_page():
     page = page_of(result("pow", notes=("a note", leak)), result("pow", 0.5, model="other", notes=("a note",)))
     assert "Classes scored: pow 20." in page
     assert "pooling: mean" in page
-    assert "⚑ test recordings may have been heard in training" in page
+    assert "⚑ the model may have been trained on recordings of the task" in page
     assert leak in page
     assert page.count("a note. ") == 1  # once below the table, a letter at the task
 

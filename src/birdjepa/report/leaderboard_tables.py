@@ -20,8 +20,8 @@ KINDS: dict[Kind, str] = {
     "zero-shot": "zero-shot",
     "not stated": "protocol not stated",
 }
-LEAKS = ("overlap", "trained on", "may have heard", "leak")
-"""Words by which a note warns that test recordings may have been heard in training."""
+LEAKS = ("overlap", "was trained on")
+"""Words by which a note warns that a model may know recordings of the task."""
 PREFIXES = ("beans-", "birdset-")
 """Of tasks, left out where the table's title says it."""
 
@@ -48,7 +48,7 @@ class Notes:
             return []
         leaks = [text for text in self._letters if _is_leak(text)]
         told = [join((tag("b", {}, letter), f" {text}. ")) for text, letter in self._letters.items()]
-        flag = ["⚑ test recordings may have been heard in training. "] if leaks else []
+        flag = ["⚑ the model may have been trained on recordings of the task. "] if leaks else []
         return [note(*flag, *told)]
 
 
