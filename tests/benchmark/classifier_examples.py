@@ -20,16 +20,21 @@ from birdjepa.benchmark.classifiers.training import GradientClassifier, GridConf
 from birdjepa.benchmark.tasks.base import Kind
 
 N_CLASSES = 3
-SHORT = {"n_epochs": 6, "min_steps": 24, "batch_size": 32}
-LONGER = {"n_epochs": 6, "min_steps": 60, "batch_size": 32}
+
+
+def grid(*rates: float, decays: tuple[float, ...] = (0.01,), steps: int = 24) -> GridConfig:
+    """Heads that train for a moment."""
+    return GridConfig(rates=rates, decays=decays, n_epochs=6, min_steps=steps, batch_size=32)
+
+
 SMALL: dict[str, AnyClassifier] = {
-    "linear": LinearConfig(grid=GridConfig(rates=(1e-4, 0.03), decays=(0.01, 0.1), **SHORT)),
-    "mlp": MlpConfig(hidden=16, grid=GridConfig(rates=(1e-4, 0.03), decays=(0.01,), **SHORT)),
+    "linear": LinearConfig(grid=grid(1e-4, 0.03, decays=(0.01, 0.1))),
+    "mlp": MlpConfig(hidden=16, grid=grid(1e-4, 0.03)),
     "prototypical": PrototypicalConfig(
-        scaling="layernorm", n_prototypes=2, last_rate=1.0, grid=GridConfig(rates=(1e-3, 0.1), **LONGER)
+        scaling="layernorm", n_prototypes=2, last_rate=1.0, grid=grid(1e-3, 0.1, steps=45)
     ),
-    "attentive": AttentiveConfig(grid=GridConfig(rates=(1e-4, 0.03), **SHORT)),
-    "attentive-deep": DeepAttentiveConfig(depth=2, n_heads=2, grid=GridConfig(rates=(1e-4, 0.03), **LONGER)),
+    "attentive": AttentiveConfig(grid=grid(1e-4, 0.03)),
+    "attentive-deep": DeepAttentiveConfig(depth=2, n_heads=2, grid=grid(1e-4, 0.03, steps=45)),
     "centroid": CentroidConfig(),
     "knn": KnnConfig(k=5),
 }

@@ -1,7 +1,5 @@
 """Each classifier's formula against a plain loop."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -18,8 +16,9 @@ from birdjepa.benchmark.classifiers import (
     Rows,
     fit_and_score,
 )
-from birdjepa.benchmark.classifiers.attentive import _fitting
+from birdjepa.benchmark.classifiers.attentive import _Attentive, _fitting
 from birdjepa.benchmark.classifiers.training import HeadModule
+from birdjepa.models.vit import EncoderOutput
 
 N_CLASSES, N_TOKENS, WIDTH = 3, 5, 12
 
@@ -68,7 +67,7 @@ def test_prototypes_add_up_the_best_likeness() -> None:
         unit = prototypes / np.linalg.norm(prototypes, axis=1, keepdims=True)
         gram = unit @ unit.T
         squares += [gram[i, j] ** 2 for i in range(4) for j in range(4) if i != j]
-    assert float(penalty) == pytest.approx(0.5 * np.mean(squares), rel=1e-3)
+    assert float(penalty.detach()) == pytest.approx(0.5 * np.mean(squares), rel=1e-3)
 
 
 def test_prototypes_start_as_in_the_recipe() -> None:
@@ -136,15 +135,25 @@ def test_the_deep_probe_is_torchs_encoder_layers_and_a_cross_attention() -> None
     torch.testing.assert_close(module(x, weights)[0], expected, atol=1e-4, rtol=1e-4)
 
 
+def test_the_short_way_is_the_head_of_fine_tuning() -> None:
+    module = AttentiveConfig().build(128, N_CLASSES)
+    module.initialise(torch.Generator().manual_seed(0))
+    assert isinstance(module, _Attentive)
+    assert module.head.n_heads == 2
+    x = torch.randn(4, N_TOKENS, 128, generator=torch.Generator().manual_seed(1))
+    weights = tokens()[1]
+    expected = module.head.logits(EncoderOutput(x[:, :0], x, x[:, :0]), weights)
+    torch.testing.assert_close(module(x, weights)[0], expected)
+
+
 @pytest.mark.parametrize(("width", "asked", "n_heads"), [(768, 12, 12), (384, 16, 16), (200, 16, 10), (7, 4, 1)])
 def test_heads_divide_the_width(width: int, asked: int, n_heads: int) -> None:
     assert _fitting(width, asked) == n_heads
 
 
 def test_deep_limits() -> None:
-    for changes in ({"depth": 0}, {"n_heads": 0}):
-        with pytest.raises(ValueError, match="at least 1"):
-            DeepAttentiveConfig(**changes)
+    with pytest.raises(ValueError, match="at least 1"):
+        DeepAttentiveConfig(depth=0)
     with pytest.raises(ValueError, match="n_prototypes"):
         PrototypicalConfig(n_prototypes=0)
 
@@ -187,7 +196,7 @@ def test_similarity_limits_and_scalings() -> None:
     features, truth, rows, groups, _ = plain("single-label")
     scores = [
         fit_and_score(
-            dataclasses.replace(CentroidConfig(), scaling=scaling),
+            CentroidConfig(scaling=scaling),
             features, truth, rows, groups, kind="single-label", seed=0,
         ).scores
         for scaling in ("nothing", "standardise", "layernorm")

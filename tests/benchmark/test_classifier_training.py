@@ -75,7 +75,7 @@ def test_an_undecayed_linear_head_ends_at_scikit_learns_minimum() -> None:
     from sklearn.linear_model import LogisticRegression
 
     generator = np.random.default_rng(0)
-    features, truth, rows, groups = toy("multi-label", n=240)
+    features, truth, rows, _ = toy("multi-label", n=240)
     assert features.pooled is not None
     noisy = features.pooled + generator.normal(size=features.pooled.shape).astype(np.float32)
     features = dataclasses.replace(features, pooled=noisy)
@@ -117,7 +117,7 @@ def test_a_loss_for_another_task_or_without_effect_is_refused() -> None:
         {"form": "asymmetric", "margin": 1.0},
         {"form": "ce", "over_classes": "sum"},
     ):
-        with pytest.raises(ValueError, match="got|apply"):
+        with pytest.raises(ValueError, match=r"got|apply"):
             LossConfig(**changes)  # pyright: ignore[reportArgumentType]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import birdjepa
 from birdjepa.audio.decode import AUDIO_SUFFIXES, read_clip
-from birdjepa.checkpoint.foreign import KINDS, convert
+from birdjepa.checkpoint.foreign import KINDS, convert, timm_vit
 from birdjepa.cli import main
 from birdjepa.core.errors import UsageError
 from birdjepa.data import hub_http
@@ -197,8 +197,6 @@ def test_half_precision_is_read_as_float32(folders: dict[str, Path], tmp_path: P
 
 
 def test_sizes_are_told_from_shapes() -> None:
-    from birdjepa.checkpoint.foreign import timm_vit
-
     for width, depth, size in ((768, 12, "base"), (1024, 24, "large"), (1280, 32, "huge")):
         assert timm_vit._size(width, depth, {}, "x") == size
     assert timm_vit._size(48, 3, {"num_heads": 4}, "x") == "48x3x4"

@@ -20,7 +20,7 @@ from birdjepa.data.sources import open_data
 from birdjepa.embed.embedders import LogMelStatistics, Pooled
 from birdjepa.embed.rows import embed_rows
 from birdjepa.models.classifier import load_classifier
-from birdjepa.models.encoder import Encoder, load
+from birdjepa.models.encoder import Encoder, load, read_provenance
 from birdjepa.objectives.augment import AugmentConfig
 from birdjepa.objectives.base import Chance, DataSize
 from birdjepa.objectives.lejepa import LejepaConfig
@@ -134,6 +134,8 @@ def test_fine_tuning_trains_all_but_the_positions(kind, head, encoders, songs, t
     found = classifier.predict(np.zeros(20_000, np.float32), sampling_rate=8_000)
     assert found.probability.isfinite().all()
     assert json.loads((result.folder / "model" / "config.json").read_text())["config"]["clips"]["clip_s"] == 0.9
+    assert read_provenance(result.folder / "model")["converted"] == read_provenance(encoders[kind])["converted"]
+    assert read_provenance(encoders[kind])["converted"]["terms"] in (result.folder / "model" / "README.md").read_text()
 
 
 def test_padding_does_not_count_in_training_either(encoders):

@@ -103,6 +103,11 @@ class LogMelConfig:
         level = 10 * np.log10(self.floor) if self.unit == "db" else np.log(self.floor)
         return float((level - self.mean) / self.std)
 
+    @property
+    def unpadded(self) -> "LogMelConfig":
+        """The same for clips of any length, without padding: what there is to hear and see."""
+        return dataclasses.replace(self, clip_samples=0, clip_frames=0)
+
     def n_frames(self, n_samples: int) -> int:
         """Frames in a clip of n_samples, without padding; 0 when it is shorter than one window."""
         return max(0, 1 + (n_samples - self.window) // self.hop)

@@ -54,7 +54,7 @@ def sample(
         raise ValueError(f"n_train must be at least 1 example per class, or None for all, got {n_train}")
     if len({ids[row] for row in rows.tolist()}) != len(rows):
         raise ValueError("ids of the training rows must be different")
-    key = {row: random.key(seed, "shots", ids[row]) for row in rows.tolist()}
+    key = {row: random.key(seed, "shots", str(ids[row])) for row in rows.tolist()}
     n_labels = (truth > 0).sum(axis=1)
     queues: dict[int, collections.deque[int]] = {}
     for column in range(truth.shape[1]):
@@ -79,7 +79,7 @@ def sample(
 
 
 def _by_turns(members: list[int], groups: Sequence[str]) -> list[int]:
-    """The first example of every group, then the second of those that have one..; members are in order of preference."""
+    """The first example of every group, then the second of each, and so on; members come in order of preference."""
     turn: dict[str, int] = {}
     numbered = []
     for row in members:

@@ -115,8 +115,7 @@ class LogMelStatistics(Embedder):
 
     def __init__(self, config: EncoderConfig, device: torch.device | str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
-        heard = dataclasses.replace(config.front_end, normalise="fixed", clip_samples=0, clip_frames=0)
-        self._front_end = heard.build().to(device)
+        self._front_end = dataclasses.replace(config.front_end.unpadded, normalise="fixed").build().to(device)
 
     def embed(self, clips: Float[Tensor, "b s"], inside_s: Float[np.ndarray, "b 2"]) -> Float[Tensor, "b e"]:
         front_end = self.config.front_end

@@ -263,6 +263,16 @@ def read_config(folder: Path | str) -> EncoderConfig:
     return _config_of(Path(folder), _read_description(Path(folder)))
 
 
+def read_provenance(folder: Path | str) -> dict[str, Any]:
+    """Where the encoder in a folder came from; `converted` is in it for weights of other makers: kind, source,
+    revision, licence, terms, trained_on and overlap.
+
+    Raises:
+      UsageError: if there is no encoder.
+    """
+    return _read_description(Path(folder)).get("provenance") or {}
+
+
 def batches_of_equal_length(
     clips: Sequence[Float[np.ndarray, " _"]], batch_size: int
 ) -> list[list[Float[np.ndarray, " _"]]]:

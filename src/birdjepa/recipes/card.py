@@ -1,6 +1,8 @@
 """The model card that goes with every exported encoder."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from birdjepa.models.classifier import Classifier
 from birdjepa.models.encoder import Encoder
@@ -51,8 +53,11 @@ The licence of these weights follows from the licences of those recordings: stat
 """
 
 
-def classifier_card(config: FinetuneConfig, classifier: Classifier, n_rows: int) -> str:
-    """README.md of a fine-tuned classifier's folder."""
+def classifier_card(
+    config: FinetuneConfig, classifier: Classifier, n_rows: int, converted: Mapping[str, Any] | None = None
+) -> str:
+    """README.md of a fine-tuned classifier's folder; converted is what an encoder of other makers says of itself."""
+    began = f"\nIt began as `{converted['source']}`: {converted['terms']}.\n" if converted else ""
     encoder = classifier.encoder.config
     width, depth, heads = encoder.vit.dimensions
     n_parameters = sum(parameter.numel() for parameter in classifier.parameters())
@@ -82,6 +87,6 @@ out.probability  # one row per {encoder.clips.clip_s:g} s, one column per class 
 `birdjepa.load` gives its encoder alone. It tells {len(classifier.classes)} classes apart, {kind}:
 
 {classes}
-
+{began}
 The licence of these weights follows from the licences of the recordings: state it before you share them.
 """

@@ -23,7 +23,7 @@ from birdjepa.core.telling import tenths
 from birdjepa.data.loader import Clips
 from birdjepa.data.manifest import Manifest
 from birdjepa.models.classifier import Classifier, load_classifier
-from birdjepa.models.encoder import Encoder, load
+from birdjepa.models.encoder import Encoder, load, read_provenance
 from birdjepa.models.heads import LinearHead
 from birdjepa.objectives.base import DataSize
 from birdjepa.objectives.supervised import Supervised
@@ -231,7 +231,10 @@ def _export(
     classifier = Classifier(encoder, config.objective.head, clips.classes, is_multi_label=multi)
     classifier.load_state_dict(weights)
     described = {**provenance(), "run_hash": configs.fingerprint(config), "seed": config.seed, "steps": step}
-    return classifier.save(folder, card=classifier_card(config, classifier, len(parts.train)), provenance=described)
+    if converted := read_provenance(config.encoder).get("converted"):
+        described["converted"] = converted
+    card = classifier_card(config, classifier, len(parts.train), converted)
+    return classifier.save(folder, card=card, provenance=described)
 
 
 def _refusals(unread: Iterable[InputError]) -> Refused:

@@ -32,8 +32,9 @@ def hear(
     """A stretch of a manifest's row, at the front end's sampling rate, with its spectrogram."""
     short = max(0, front_end.config.window - len(samples))
     padded = torch.from_numpy(np.pad(samples, (0, short)))
+    shown = front_end.config.unpadded.build() if front_end.config.clip_samples else front_end
     with torch.no_grad():
-        frames = front_end.log_mel(padded[None])[0]
+        frames = shown.log_mel(padded[None])[0]
     return HeardClip(
         samples=samples,
         sampling_rate=front_end.config.sampling_rate,

@@ -59,9 +59,8 @@ def fit_and_score(
     if not absent.any():
         return outcome
     scores = outcome.scores.copy()
-    learnt = scores[:, ~absent]
-    scores[:, absent] = learnt.min(initial=0.0) - 1.0
-    note = f"{absent.sum()} of {len(absent)} classes have no training example: they score below all others"
+    scores[:, absent] = scores[:, ~absent].min(initial=0.0) - 1.0
+    note = f"{absent.sum()} of {truth.shape[1]} classes have no training example: they score below all others"
     return outcome._replace(scores=scores, notes=(*outcome.notes, note))
 
 

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from birdjepa.benchmark.classifiers.reading import Scaling
 from birdjepa.benchmark.classifiers.training import GradientClassifier, GridConfig, HeadModule
 from birdjepa.models.heads import AttentiveHead
-from birdjepa.models.vit import EncoderOutput
 from birdjepa.nn.block import NORM_EPS, Block, Mlp
 
 HEAD_WIDTH = 64
@@ -38,7 +37,8 @@ class AttentiveConfig(GradientClassifier):
         return _Attentive(width, n_classes)
 
     def activations(self, n_tokens: int, width: int, n_classes: int) -> int:
-        return n_tokens * 4 * width + 4 * n_classes
+        n_heads = _heads_of(width)
+        return n_heads * (4 * n_tokens + 2 * width) + 4 * n_classes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,13 @@ class DeepAttentiveConfig(GradientClassifier):
 
 
 class _Attentive(HeadModule):
+    """`AttentiveHead` with one query, at a fraction of its cost: neither keys nor values of tokens are computed, for a
+    query that is learnt may ask the tokens themselves, and values are linear in what it finds.
+    """
+
     def __init__(self, width: int, n_classes: int) -> None:
         super().__init__()
-        self.head = AttentiveHead(width, _fitting(width, max(1, width // HEAD_WIDTH)), n_classes, n_queries=1)
+        self.head = AttentiveHead(width, _heads_of(width), n_classes, n_queries=1)
 
     def initialise(self, generator: torch.Generator) -> None:
         self.head.initialise(generator)
@@ -81,7 +85,16 @@ class _Attentive(HeadModule):
     def forward(
         self, x: Float[Tensor, "b t d"], weights: Float[Tensor, "b t"]
     ) -> tuple[Float[Tensor, "b c"], Float[Tensor, ""]]:
-        return self.head.logits(EncoderOutput(x[:, :0], x, x[:, :0]), weights), x.new_zeros(())
+        head = self.head
+        query = rearrange(head.queries, "1 (h k) -> h 1 k", h=head.n_heads)
+        keys, values = (
+            rearrange(layer.weight, "(h k) d -> h k d", h=head.n_heads) for layer in (head.keys, head.values)
+        )
+        asked = rearrange(query * query.shape[-1] ** -0.5 @ keys, "h 1 d -> d h")
+        attention = (x @ asked + weights.log()[..., None]).softmax(1)
+        found = rearrange(attention.mT @ x, "b h d -> h b d") @ values.mT
+        found = rearrange(found, "h b k -> b (h k)") + head.values.bias
+        return head.linear(found), x.new_zeros(())
 
 
 class _Deep(HeadModule):
@@ -133,6 +146,10 @@ class _Deep(HeadModule):
         found = query + rearrange(heard, "b h q k -> b q (h k)")
         found = found + self.mlp(self.norm2(found))
         return self.linear(found[:, 0]), x.new_zeros(())
+
+
+def _heads_of(width: int) -> int:
+    return _fitting(width, max(1, width // HEAD_WIDTH))
 
 
 def _fitting(width: int, n_heads: int) -> int:

@@ -63,7 +63,9 @@ class _Linear(HeadModule):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, x: Float[Tensor, "b e"], weights: None) -> tuple[Float[Tensor, "b c"], Float[Tensor, ""]]:
+    def forward(
+        self, x: Float[Tensor, "b e"], weights: Float[Tensor, "b 1"]
+    ) -> tuple[Float[Tensor, "b c"], Float[Tensor, ""]]:
         return self.linear(x), x.new_zeros(())
 
 
@@ -80,5 +82,7 @@ class _TwoLayers(HeadModule):
         for layer in (self.hidden, self.linear):
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Float[Tensor, "b e"], weights: None) -> tuple[Float[Tensor, "b c"], Float[Tensor, ""]]:
+    def forward(
+        self, x: Float[Tensor, "b e"], weights: Float[Tensor, "b 1"]
+    ) -> tuple[Float[Tensor, "b c"], Float[Tensor, ""]]:
         return self.linear(F.gelu(self.hidden(x))), x.new_zeros(())

@@ -33,8 +33,8 @@ class Batch(NamedTuple):
     """Features of some rows: pooled, or tokens with their weights."""
 
     x: Float[Tensor, "b e"] | Float[Tensor, "b t d"]
-    weights: Float[Tensor, "b t"] | None
-    """1 for real tokens, 0 for padding; None for pooled features."""
+    weights: Float[Tensor, "b t"]
+    """1 for real tokens, 0 for padding; a single 1 for pooled features."""
 
 
 class Reader:
@@ -59,14 +59,13 @@ class Reader:
         if self._held is None:
             return self._read(positions)
         index = torch.as_tensor(positions, device=self._device)
-        weights = self._held.weights
-        return Batch(self._held.x[index], None if weights is None else weights[index])
+        return Batch(self._held.x[index], self._held.weights[index])
 
     def _read(self, positions: Int[np.ndarray, " b"]) -> Batch:
-        pieces = [self._scale(read(self._features, rows, tokens=self._tokens, device=self._device)) for rows in
-                  chunks(self._features, self._rows[positions], tokens=self._tokens)]  # fmt: skip
-        x, weights = (list(part) for part in zip(*pieces, strict=True))
-        return Batch(torch.cat(x), torch.cat(weights) if weights[0] is not None else None)
+        pieces = []
+        for rows in chunks(self._features, self._rows[positions], tokens=self._tokens):
+            pieces.append(self._scale(read(self._features, rows, tokens=self._tokens, device=self._device)))
+        return Batch(*(torch.cat(part) for part in zip(*pieces, strict=True)))
 
 
 class Scaler:
@@ -81,7 +80,7 @@ class Scaler:
             x = self._standardiser(x)
         elif self._scaling == "layernorm":
             x = F.layer_norm(x, x.shape[-1:])
-        return Batch(x if batch.weights is None else x * batch.weights[..., None], batch.weights)
+        return Batch(x * batch.weights[..., None] if x.ndim == 3 else x, batch.weights)
 
 
 def fit_scaler(
@@ -93,7 +92,7 @@ def fit_scaler(
     n, mean, squares = 0.0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for rows in chunks(features, train, tokens=tokens):
         batch = read(features, rows, tokens=tokens, device=device)
-        x = batch.x if batch.weights is None else batch.x[batch.weights > 0]
+        x = batch.x[batch.weights > 0] if tokens else batch.x
         # Sums of squares about the chunk's own mean, then merged (Chan et al. 1979): nothing cancels.
         x = x.double()
         m, centre = len(x), x.mean(0)
@@ -114,7 +113,7 @@ def read(features: Features, rows: Int[np.ndarray, " b"], *, tokens: bool, devic
     array = features.tokens if tokens else features.pooled
     assert array is not None
     x = torch.from_numpy(_take(array, rows).astype(np.float32)).to(device)
-    weights = None
+    weights = x.new_ones(len(x), 1)
     if tokens:
         real = np.ones(x.shape[:2], dtype=bool) if features.real is None else _take(features.real, rows)
         real = real | ~real.any(axis=1, keepdims=True)

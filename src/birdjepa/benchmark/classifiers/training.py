@@ -90,7 +90,7 @@ class HeadModule(nn.Module, abc.ABC):
         """Sets every parameter, all random ones from the generator."""
 
     @abc.abstractmethod
-    def forward(self, x: Tensor, weights: Tensor | None) -> tuple[Float[Tensor, "b c"], Float[Tensor, ""]]:
+    def forward(self, x: Tensor, weights: Tensor) -> tuple[Float[Tensor, "b c"], Float[Tensor, ""]]:
         """Logits, and what is added to the loss."""
 
 
@@ -134,7 +134,7 @@ def solve(config: GradientClassifier, problem: Problem) -> Outcome:
     heads, notes = config.grid.heads, []
     carved = False
     if not len(validation):
-        held = hold_out(problem.truth[train], [problem.groups[row] for row in train.tolist()], problem.seed)
+        held = hold_out(problem.truth[train], [str(problem.groups[row]) for row in train.tolist()], problem.seed)
         carved = bool(held.any())
         if carved and len(heads) * config.grid.n_epochs > 1:
             notes.append(
@@ -242,7 +242,7 @@ class _Shape:
         return np.concatenate(pieces, axis=1)
 
     def _call(
-        self, parameters: dict[str, Tensor], x: Tensor, weights: Tensor | None
+        self, parameters: dict[str, Tensor], x: Tensor, weights: Tensor
     ) -> tuple[Float[Tensor, "h b c"], Float[Tensor, " h"]]:
         """What each head says of the same examples, and its penalty."""
 
@@ -295,8 +295,7 @@ class _Shape:
         pieces = []
         for start in range(0, max(1, len(batch.x)), step := self._piece(parameters)):
             rows = slice(start, start + step)
-            weights = None if batch.weights is None else batch.weights[rows]
-            pieces.append(self._call(parameters, batch.x[rows], weights)[0].cpu())
+            pieces.append(self._call(parameters, batch.x[rows], batch.weights[rows])[0].cpu())
         return torch.cat(pieces, dim=1).numpy()
 
 
