@@ -96,9 +96,16 @@ def test_what_a_reader_must_know_is_on_the_page():
     page = page_of(result("pow", notes=("a note", leak)), result("pow", 0.5, model="other", notes=("a note",)))
     assert "Classes scored: pow 20." in page
     assert "pooling: mean" in page
-    assert "⚑ test recordings may have been heard in training" in page
+    assert "⚑ the model may have been trained on recordings of the task" in page
     assert leak in page
     assert page.count("a note. ") == 1  # once below the table, a letter at the task
+
+
+def test_a_note_of_all_cells_of_a_row_is_told_at_its_model():
+    both = [result(task, notes=("leaky: overlap",)) for task in ("pow", "per")]
+    page = page_of(*both, *(result(task, 0.2, model="other") for task in ("pow", "per")))
+    assert page.count("⚑a") == 1
+    assert 'ours<sup title="leaky: overlap">⚑a</sup>' in page
 
 
 def test_curves_are_drawn_where_something_was_swept():

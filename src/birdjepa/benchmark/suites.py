@@ -102,6 +102,8 @@ _TITLES = {
     "auroc": "AUROC",
     "auroc_torchmetrics_1_2": "AUROC as torchmetrics 1.2",
     "species_auroc": "AUROC by species",
+    "species_auroc_geometric": "AUROC by species, geometric mean",
+    "species_ap": "AP by species",
     "ap": "AP",
     "top1": "top-1",
     "top3": "top-3",

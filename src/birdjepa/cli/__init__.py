@@ -22,7 +22,7 @@ VERBS = {
     "benchmark": "models on BirdSet, BEANS, retrieval, syllables or your own tasks, into one file of results",
     "probe": "how much a frozen encoder knows about labels, beside two floors",
     "convert": "Bird-MAE or Audio-MAE from the Hub's files into an encoder folder",
-    "report": "one HTML file that shows a run",
+    "report": "one HTML file that shows a run, or the results of benchmarks beside published numbers",
     "data": "what there is, what is damaged, label files, public data sets, made-up sound (birdjepa data --help)",
     "doctor": "versions, processor, memory, audio formats, free disk on one screen",
 }

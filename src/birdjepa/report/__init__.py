@@ -8,5 +8,11 @@ page and touches nothing else. Below them:
     curves, probes, seen, neighbourhood, data, header             a section of the page each
     charts, picture, sound, png                                   SVG charts; spectrograms; playable sound; PNG bytes
     html                                                          markup in which every text is escaped
+    points, confusions                                            lines through scores; classes taken for others
     page.css, page.js                                             looks, tooltips and play buttons
+
+Results of benchmarks are another page: `benchmark_contents.gather_benchmark` sorts them into leaderboards
+(`leaderboard`), marks ties (`ties`) and looks at classes (`examined`); `benchmark_page` lays them out with
+`leaderboard_tables` and `leaderboard_plots`, and `benchmark_csv` writes them as tables. `comparison`, `sweep` and
+`dataset` are pages of their own, too.
 """

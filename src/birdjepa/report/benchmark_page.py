@@ -34,12 +34,10 @@ def benchmark_page(contents: BenchmarkContents) -> str:
 
 def _header(contents: BenchmarkContents, boards: Sequence[Board]) -> Html:
     results = contents.results
-    tiles = [
-        (f"{len(results):,}", "results"),
-        (f"{len({result.model for result in results}):,}", "models"),
-        (f"{len({result.task for result in results}):,}", "tasks"),
-        (f"{sum(result.seconds for result in results) / 3600:,.1f} h", "computed"),
-    ]
+    models, tasks = {result.model for result in results}, {result.task for result in results}
+    counts = (("result", len(results)), ("model", len(models)), ("task", len(tasks)))
+    tiles = [(f"{n:,}", name if n == 1 else f"{name}s") for name, n in counts]
+    tiles.append((f"{sum(result.seconds for result in results) / 3600:,.1f} h", "computed"))
     shown = tag(
         "div", {"class": "tiles"}, *(tag("div", {}, tag("b", {}, n), tag("span", {}, told)) for n, told in tiles)
     )
@@ -100,7 +98,8 @@ def _leaderboard(each: Leaderboard, beside: set[tuple[str, Kind]], *, heading: b
 
 
 def _title(each: Leaderboard) -> str:
-    return f"{metric_title(each.metric) if each.metric else 'Each task in its own metric'}: {KINDS[each.kind]}"
+    metric = metric_title(each.metric) if each.metric else "each task in its own metric"
+    return f"{metric.capitalize() if metric.islower() else metric}: {KINDS[each.kind]}"
 
 
 def _rest_of_published(board: Board, beside: set[tuple[str, Kind]]) -> list[tuple[str, list[Html]]]:

@@ -5,7 +5,7 @@ All numbers are in percent. A published number is never in a column of ours: it 
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from birdjepa.benchmark.published import TRUST, Kind, Published, published
 from birdjepa.benchmark.result import Result
@@ -20,8 +20,8 @@ KINDS: dict[Kind, str] = {
     "zero-shot": "zero-shot",
     "not stated": "protocol not stated",
 }
-LEAKS = ("overlap", "trained on", "may have heard", "leak")
-"""Words by which a note warns that test recordings may have been heard in training."""
+LEAKS = ("overlap", "was trained on")
+"""Words by which a note warns that a model may know recordings of the task."""
 PREFIXES = ("beans-", "birdset-")
 """Of tasks, left out where the table's title says it."""
 
@@ -48,7 +48,7 @@ class Notes:
             return []
         leaks = [text for text in self._letters if _is_leak(text)]
         told = [join((tag("b", {}, letter), f" {text}. ")) for text, letter in self._letters.items()]
-        flag = ["⚑ test recordings may have been heard in training. "] if leaks else []
+        flag = ["⚑ the model may have been trained on recordings of the task. "] if leaks else []
         return [note(*flag, *told)]
 
 
@@ -63,9 +63,12 @@ def ours_table(board: Leaderboard) -> list[Html]:
     header += [_heading(board, column, notes.mark(shared.get(column, ()))) for column in board.columns]
     rows = []
     for i, row in enumerate(board.rows):
+        of_row = _notes_of_row(row, shared)
         cells: list[str] = [of(row) for _, of in about]
+        cells[0] = join((cells[0], notes.mark(of_row)))
         for column in board.columns:
-            own = [text for text in _notes(row.cells.get(column)) if text not in shared.get(column, ())]
+            known = (*shared.get(column, ()), *of_row)
+            own = [text for text in _notes(row.cells.get(column)) if text not in known]
             cells.append(_cell(board, i, column, notes.mark(own)))
         rows.append(cells)
     headline = next((mean.name for mean in board.board.means if mean.is_headline), "")
@@ -223,6 +226,13 @@ def _shared_notes(board: Leaderboard, task: str) -> tuple[str, ...]:
     """Notes that every result of a task has."""
     notes = [result.notes for result in _results(board, task)]
     return tuple(text for text in notes[0] if all(text in each for each in notes)) if notes else ()
+
+
+def _notes_of_row(row: Row, shared: Mapping[str, Sequence[str]]) -> list[str]:
+    """Notes that all of several cells have, and not only because all results of their tasks do."""
+    texts = [_notes(cell) for cell in row.cells.values()]
+    common = [text for text in texts[0] if all(text in each for each in texts)]
+    return [text for text in common if len(texts) > 1 and not all(text in shared[task] for task in row.cells)]
 
 
 def _notes(cell: Cell | None) -> list[str]:

@@ -20,22 +20,22 @@ from birdjepa.core.errors import UserError
 from birdjepa.report.leaderboard import Cell, Leaderboard
 
 ReadScores = Callable[[Result], Mapping[str, np.ndarray]]
+ALPHA = 0.05
 MOST = 6
 """Rows of a column that are compared with each other: the best ones."""
 
 
 def with_ties(board: Leaderboard, read: ReadScores, *, n_resamples: int, say: Callable[[str], None]) -> Leaderboard:
     """The leaderboard with its ties. Columns whose scores are not there, or do not fit together, have none."""
-    rivals = {column: _rivals(board, column) for column in board.columns}
     means = {mean.name: mean.tasks for mean in board.board.means}
+    rivals = {column: _rivals(board, column, means.get(column, (column,))) for column in board.columns}
     wanted = {
         task: sorted({i for column, rows in rivals.items() if task in means.get(column, (column,)) for i in rows})
         for task in board.tasks
     }
     drawn: dict[str, dict[int, Resampled]] = {}
     for number, (task, rows) in enumerate(wanted.items()):
-        results = {i: board.rows[i].cells[task].results for i in rows if task in board.rows[i].cells}
-        results = {i: each for i, each in results.items() if all(map(_is_comparable, each))}
+        results = {i: board.rows[i].cells[task].results for i in rows}
         if len(results) > 1:
             say(f"comparing {len(results)} rows of {task}")
             try:
@@ -47,19 +47,22 @@ def with_ties(board: Leaderboard, read: ReadScores, *, n_resamples: int, say: Ca
         tasks = means.get(column, (column,))
         found = {i: parts for i in rows if (parts := [drawn[task][i] for task in tasks if i in drawn.get(task, ())])}
         whole = {i: comparing.mean_over_tasks(parts) for i, parts in found.items() if len(parts) == len(tasks)}
-        if len(whole) > 1 and board.best(column) in whole:
-            tied[column] = _level(whole, lowest=board.less_is_better(tasks[0]))
+        best = board.best(column)
+        if best in whole and len(whole) > 1:
+            tied[column] = _level(whole, best)
     return dataclasses.replace(board, tied=tied)
 
 
-def _rivals(board: Leaderboard, column: str) -> list[int]:
-    """The best row and those whose intervals reach its own; none where it has no interval."""
+def _rivals(board: Leaderboard, column: str, tasks: Sequence[str]) -> list[int]:
+    """The best row and those whose intervals reach its own, of which scores were kept; none where the best has none."""
     best = board.best(column)
     cell = None if best is None else board.rows[best].column(column)
     if cell is None or not math.isfinite(cell.low):
         return []
     found = [(i, each) for i, row in enumerate(board.rows) if (each := row.column(column)) and _meet(each, cell)]
-    return [i for i, _ in sorted(found, key=lambda pair: abs(pair[1].value - cell.value))[:MOST]]
+    nearest = [i for i, _ in sorted(found, key=lambda pair: abs(pair[1].value - cell.value))]
+    kept = [i for i in nearest if all(_is_comparable(x) for task in tasks for x in board.rows[i].cells[task].results)]
+    return kept[:MOST] if best in kept and len(kept) > 1 else []
 
 
 def _meet(one: Cell, other: Cell) -> bool:
@@ -114,9 +117,8 @@ def _predictions(result: Result, read: ReadScores) -> Predictions:
         raise UserError(f"{result.model}: its scores cannot be compared ({error})") from None
 
 
-def _level(models: Mapping[int, Resampled], *, lowest: bool) -> frozenset[int]:
+def _level(models: Mapping[int, Resampled], best: int) -> frozenset[int]:
     """All but the best that were not shown to be unlike it."""
-    signed = {str(i): Resampled(-each.value, -each.replicates) if lowest else each for i, each in models.items()}
-    best, *others = comparing.standings(signed)
-    assert best.leads
-    return frozenset(int(row.name) for row in others if row.leads and math.isfinite(row.p_holm))
+    others = [i for i in models if i != best]
+    p = comparing.holm([comparing.p_value(models[i] - models[best]) for i in others])
+    return frozenset(i for i, corrected in zip(others, p, strict=True) if corrected > ALPHA)
