@@ -23,6 +23,7 @@ PUBLISHED = {
     "audioset-2m": {"train": (22160 + 2041789, 527), "test": (20371, 527)},
     "speech-commands-v1": {"train": (51088, 30), "val": (6798, 30), "test": (6835, 30)},
     "speech-commands-v2": {"train": (84843, 35), "val": (9981, 35), "test": (11005, 35)},
+    "birdsong-recognition": {"all": (None, None)},
     "fsdd": {"train": (2700, 10), "test": (300, 10)},
     "voxceleb1": {"train": (138361, 1251), "val": (6904, 1251), "test": (8251, 1251)},
     "librispeech": {

@@ -1,5 +1,6 @@
 """BirdsongRecognition: songs of Bengalese finches with every note annotated (Koumura and Okanoya 2016)."""
 
+import functools
 from pathlib import Path
 
 from birdjepa.audio import decode
@@ -18,16 +19,7 @@ def read(folder: Path) -> Reading:
         raise not_a_download(folder, f"{BIRDS[0]}/{ANNOTATION}", "birdsong-recognition")
     rows: list[Row] = []
     for bird in birds:
-        rates: dict[str, float] = {}
-
-        def rate_of(name: str, bird: str = bird, rates: dict[str, float] = rates) -> float:
-            if name not in rates:
-                try:
-                    rates[name] = decode.probe(folder / bird / "Wave" / name).sampling_rate
-                except AudioError:
-                    rates[name] = 32_000.0  # what all of the set have; `present` lists what is missing
-            return rates[name]
-
+        rate_of = functools.partial(_rate, folder / bird / "Wave")
         labels = read_recordings(folder / bird / ANNOTATION, rate_of=rate_of)
         for name, notes in labels.items():
             about = {"path": f"{bird}/Wave/{name}", "split": "all", "group": f"{bird}/{name}", "bird": bird}
@@ -36,6 +28,14 @@ def read(folder: Path) -> Reading:
                 for note in notes
             ]
     return present(folder, rows)
+
+
+def _rate(folder: Path, name: str) -> float:
+    """Sampling rate in Hz, by which notes are counted; a missing recording gets what all of the set have."""
+    try:
+        return float(decode.probe(folder / name).sampling_rate)
+    except AudioError:
+        return 32_000.0
 
 
 BIRDSONG_RECOGNITION = Dataset(
