@@ -22,6 +22,8 @@ from birdjepa.benchmark.multilabel import mean_average_precision
 
 N_OTHER = 5_000
 """Validation examples, and again test examples."""
+APART = 2.5
+"""How many standard deviations the examples of a class lie from the others, along the best direction."""
 STRENGTHS = np.logspace(-5, 1, 20)
 
 
@@ -33,7 +35,8 @@ def task(n: int, width: int, n_classes: int) -> tuple[np.ndarray, np.ndarray, Ro
     truth = (generator.random((n_all, n_classes)) < share).astype(np.int64)
     spectrum = np.geomspace(1.0, 0.05, width).astype(np.float32)
     x = generator.normal(size=(n_all, width)).astype(np.float32) * spectrum
-    x += truth.astype(np.float32) @ (0.12 * generator.normal(size=(n_classes, width))).astype(np.float32)
+    directions = generator.normal(size=(n_classes, width)).astype(np.float32) * spectrum
+    x += truth.astype(np.float32) @ directions * (APART / width**0.5)
     turn = np.linalg.qr(generator.normal(size=(width, width)).astype(np.float32))[0]
     x = x @ turn + generator.normal(size=width).astype(np.float32)
     return x, truth, Rows(*np.split(np.arange(n_all), [n, n + N_OTHER]))

@@ -19,7 +19,9 @@ class LinearConfig(GradientClassifier):
     """One linear layer. Starts at zero: what it says before it has learnt is nothing."""
 
     scaling: Scaling = "standardise"
-    grid: GridConfig = GridConfig(rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2), decays=(0.01, 0.1, 1.0, 10.0))
+    grid: GridConfig = GridConfig(
+        rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), decays=(0.01, 0.1, 1.0, 10.0), n_epochs=10, batch_size=1024
+    )
 
     @property
     def needs_tokens(self) -> bool:

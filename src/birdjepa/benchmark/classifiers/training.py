@@ -249,9 +249,7 @@ class _Shape:
         def one(of_head: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             return functional_call(self._module, of_head, (x, weights))
 
-        # The CPU's fused attention cannot be called for a stack; the plain one can.
-        kernels = [SDPBackend.MATH] if x.device.type == "cpu" else list(SDPBackend.__members__.values())
-        with sdpa_kernel(kernels):
+        with sdpa_kernel(SDPBackend.MATH):  # fused kernels of attention cannot be called for a stack
             return torch.vmap(one)(parameters)
 
     def _piece(self, parameters: dict[str, Tensor]) -> int:
