@@ -37,8 +37,6 @@ from birdjepa.models.encoder import load
 
 NOISY = ("032.flac", "067.flac")
 """Loud sounds in these that nobody annotated."""
-FEW = (0, 1, 5, 10)
-"""Songs that teach; 0 is all."""
 PROBE = FrameProbe(most_frames=10_000)
 COLUMNS = (
     *("frame_error", "macro_frame_error", "parsing_error", "identity_error"),
@@ -80,6 +78,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--objective", choices=["pixio", "ajepa"], default="pixio")
+    parser.add_argument(
+        "--few", nargs="*", type=int, default=[1, 5, 10], help="numbers of songs that teach, beside all"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="draws of the few songs that teach")
     parser.add_argument("--pretrain-only", action="store_true", help="stop before the evaluation")
     parser.add_argument(
@@ -100,7 +101,7 @@ def main() -> None:
         for model in models:
             embedded: list[FrameSequence] = []
             per_number = {}
-            for n_songs in FEW if bird == "koumura" else (0,):
+            for n_songs in (0, *options.few) if bird == "koumura" else (0,):
                 task = FrameTask(n_train_songs=n_songs, probe=PROBE)
                 seeds = range(options.seeds if n_songs else 1)
                 stores = [out / "scores" / f"{bird}-{model.key}-{n_songs}-{seed}.pkl" for seed in seeds]

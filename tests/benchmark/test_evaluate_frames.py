@@ -136,6 +136,19 @@ def test_what_cannot_be_scored_is_refused() -> None:
         evaluate_frames(twice, sequences(), FOLDS, TASK, seed=0)
 
 
+def test_unscored_sounds_cost_nothing_and_teach_nothing() -> None:
+    """Syllables that one annotator called "?": whatever is said there, the score is that of the rest."""
+    doubtful = [
+        Song(s.name, s.duration_s, s.labels[:9], tuple(label._replace(label="?") for label in s.labels[9:]))
+        for s in SONGS
+    ]
+    score = evaluate_frames(doubtful, sequences(), FOLDS, TASK, seed=0)
+    assert score.metrics["frame_error"].value == 0
+    assert score.metrics["syllable_error_rate"].value == 0
+    assert score.counts["n_segments"] == 81
+    assert score.counts["n_ms"] == 10_800 - 27 * 60
+
+
 def test_a_class_that_no_training_song_has_is_told() -> None:
     strange = Song("strange", 1.2, (*SONGS[0].labels, Label(1.19, 1.2, "z")))
     score = evaluate_frames([strange, *SONGS[1:]], sequences(), FOLDS, TASK, seed=0)

@@ -6,6 +6,7 @@ import pytest
 from birdjepa.audio.labels import Label
 from birdjepa.benchmark.frames import (
     FrameSequence,
+    Segments,
     Song,
     annotated,
     class_names,
@@ -13,6 +14,7 @@ from birdjepa.benchmark.frames import (
     classes_per_ms,
     milliseconds,
     oracle_errors,
+    scored,
 )
 from birdjepa.core.errors import UsageError
 
@@ -44,6 +46,14 @@ def test_labels_at_1_ms() -> None:
 def test_of_overlapping_labels_the_later_onset_counts_and_the_earlier_one_sounds_on() -> None:
     song = Song("a", 0.01, (Label(0.0, 0.010, "x"), Label(0.003, 0.005, "y")))
     assert classes_per_ms(song, NAMES).tolist() == [1, 1, 1, 2, 2, 1, 1, 1, 1, 1]
+
+
+def test_what_nobody_knows_is_not_scored() -> None:
+    song = Song("a", 0.1, SONG.labels, unscored=(Label(0.075, 0.100, "?"), Label(0.0, 0.010, "@")))
+    assert np.bincount(classes_per_ms(song, NAMES) + 1).tolist() == [35, 20, 30, 15]
+    assert oracle_errors(song, frames_of(0.1, 1), NAMES) == 35, "x is the best label for all, of 65 ms"
+    said = Segments(np.array([0.02, 0.06, 0.08]), np.array([0.05, 0.08, 0.09]), np.array([1, 2, 2]))
+    assert scored(said, song).onset_s.tolist() == [0.02, 0.06]
 
 
 @pytest.mark.parametrize(("frame_s", "n", "errors"), [(0.001, 100, 0), (0.01, 10, 0), (0.02, 5, 10), (0.1, 1, 50)])

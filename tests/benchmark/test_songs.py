@@ -19,11 +19,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_marks_that_are_no_syllables_are_left_out_and_rounding_is_cut(folder: Path) -> None:
+def test_marks_that_are_no_syllables_are_unscored_and_rounding_is_cut(folder: Path) -> None:
     labels = {"1.wav": [Label(0.1, 0.2, "a"), Label(0.2, 0.3, "@"), Label(0.4, 0.505, "b")], "2.wav": []}
     (song,) = songs_of(labels, folder, ["1.wav"], without=("@",))
     assert song.duration_s == 0.5
     assert [(label.label, label.offset_s) for label in song.labels] == [("a", 0.2), ("b", 0.5)]
+    assert [(label.onset_s, label.offset_s) for label in song.unscored] == [(0.2, 0.3)]
 
 
 def test_any_rate_is_read_at_that_of_the_embedder(folder: Path) -> None:

@@ -221,9 +221,10 @@ def _count(
 ) -> SongCounts:
     n_classes = len(names)
     member, truth = sequence.at_ms(song.duration_s), frames.classes_per_ms(song, names)
+    member, truth = member[truth != frames.UNSCORED], truth[truth != frames.UNSCORED]
     said = classes[member]
     segments = frames.annotated(song, names)
-    found = sequences.segments_of(classes, sequence.edges_s(song.duration_s))
+    found = frames.scored(sequences.segments_of(classes, sequence.edges_s(song.duration_s)), song)
     table, purity = np.zeros((n_classes, 0), dtype=np.int64), np.zeros(0)
     if unsupervised is not None:
         table = np.zeros((n_classes, unsupervised.n_clusters), dtype=np.int64)

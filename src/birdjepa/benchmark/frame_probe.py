@@ -20,7 +20,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from birdjepa.benchmark import sequences
-from birdjepa.benchmark.frames import FrameSequence, Song, annotated, classes_at, classes_per_ms
+from birdjepa.benchmark.frames import (
+    UNSCORED,
+    FrameSequence,
+    Song,
+    annotated,
+    classes_per_ms,
+    scored,
+    song_classes,
+)
 from birdjepa.benchmark.logistic import INNER_TOLERANCE, TOLERANCE, LinearModels, Problem, example_weights, fit
 from birdjepa.benchmark.pca import Pca, fit_pca
 from birdjepa.core import random
@@ -88,7 +96,7 @@ def label_songs(
     """Labels each frame of the test songs by what the training songs teach; songs are given by their numbers."""
     pca = project(frames, train, probe, device)
     x = torch.cat([_projected(pca, frames[song], device) for song in train])
-    truth = [classes_at(frames[song].centre_s, annotated(songs[song], names)) for song in train]
+    truth = [song_classes(songs[song], frames[song].centre_s, names) for song in train]
     y = torch.as_tensor(np.concatenate(truth), device=device)
     inner = _inner_folds([len(classes) for classes in truth], probe, seed)
     strength, held_out = _choose_strength(x, y, inner, probe, len(names))
@@ -100,7 +108,7 @@ def label_songs(
         names,
         probe,
     )
-    model = _fit(x, y, [np.arange(len(y))], (strength,), probe, len(names), TOLERANCE)[0]
+    model = _fit(x, y, [_known(y)], (strength,), probe, len(names), TOLERANCE)[0]
     labelled = []
     for song in test:
         said = model.logits(_projected(pca, frames[song], device))[0].argmax(dim=1).cpu().numpy()
@@ -152,15 +160,21 @@ def _choose_strength(
 ) -> tuple[float, Int[np.ndarray, " n"]]:
     """The C of the best balanced accuracy on held-out frames (of equals the smallest), and what it said of these."""
     tests = [np.flatnonzero(inner == fold) for fold in np.unique(inner)]
-    trains = [np.flatnonzero(inner != fold) for fold in np.unique(inner)]
+    known = _known(y)
+    trains = [known[inner[known] != fold] for fold in np.unique(inner)]
     models = _fit(x, y, trains, probe.strengths, probe, n_classes, INNER_TOLERANCE)
     said = np.zeros((len(probe.strengths), len(y)), dtype=np.int64)
     for model, rows in zip(models, tests, strict=True):
         said[:, rows] = model.logits(x[torch.as_tensor(rows, device=x.device)]).argmax(dim=2).cpu().numpy()
-    importance = example_weights(y, n_classes, balanced=True).cpu().numpy()
-    score = ((said == y.cpu().numpy()) @ importance / len(y)).round(9)
+    importance = example_weights(y[torch.as_tensor(known, device=y.device)], n_classes, balanced=True).cpu().numpy()
+    score = ((said == y.cpu().numpy())[:, known] @ importance / len(known)).round(9)
     best = int(score.argmax())
     return probe.strengths[best], said[best]
+
+
+def _known(y: Int[Tensor, " n"]) -> Int[np.ndarray, " k"]:
+    """The frames that have a class, and teach."""
+    return np.flatnonzero(y.cpu().numpy() != UNSCORED)
 
 
 def _choose_smoothing(
@@ -183,9 +197,9 @@ def _choose_smoothing(
             said, frames, songs, truths, members, strict=True
         ):
             smoothed = sequences.smooth(classes, window=window, least=least)
-            found = sequences.segments_of(smoothed, sequence.edges_s(song.duration_s))
+            found = scored(sequences.segments_of(smoothed, sequence.edges_s(song.duration_s)), song)
             edits += sequences.edit_distance(segments.classes, found.classes)
-            wrong += int((smoothed[member] != at_ms).sum())
+            wrong += int(((smoothed[member] != at_ms) & (at_ms != UNSCORED)).sum())
         if (edits, wrong) < least_error:
             best, least_error = Smoothing(window, least), (edits, wrong)
     return best

@@ -2,9 +2,10 @@
 
 A frame is a stretch of a song that a model describes by one vector. Models differ in their frames, so scores are taken
 at 1 ms, where all are alike: a millisecond takes what was said of the frame whose centre is nearest. The class of a
-frame is what sounds at its centre; class 0 is silence, and where two annotations overlap, the later onset counts. A
-model whose frames are long cannot follow short gaps however good its vectors are: `oracle_errors` is the error of the
-best possible label for each frame, to be read beside every score.
+frame is what sounds at its centre; class 0 is silence, and where two annotations overlap, the later onset counts.
+Stretches that are neither silence nor a known syllable (calls, noise, what the annotator was not sure of) teach nothing
+and are not scored. A model whose frames are long cannot follow short gaps however good its vectors are: `oracle_errors`
+is the error of the best possible label for each frame, to be read beside every score.
 
 Axes: t frames | e edges, one more than frames | s milliseconds | d width | k segments
 """
@@ -14,12 +15,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from birdjepa.audio.labels import Label
 from birdjepa.core.errors import UsageError
 
 SILENCE = 0
+UNSCORED = -1
+"""In the place of a class: nobody knows what sounds here."""
 RATE = 1000
 """Labels per second that scores are taken at."""
 
@@ -31,6 +34,8 @@ class Song:
     name: str
     duration_s: float
     labels: tuple[Label, ...]
+    unscored: tuple[Label, ...] = ()
+    """Stretches that are neither silence nor a syllable, whatever they are called."""
 
     def __post_init__(self) -> None:
         if not 0 < self.duration_s < math.inf:
@@ -120,19 +125,45 @@ def classes_at(times_s: Float[np.ndarray, " t"], segments: Segments) -> Int[np.n
     return classes
 
 
+def song_classes(song: Song, times_s: Float[np.ndarray, " t"], names: Sequence[str]) -> Int[np.ndarray, " t"]:
+    """What sounds in a song at each time, in ascending order: a class, silence, or UNSCORED."""
+    classes = classes_at(times_s, annotated(song, names))
+    classes[_inside(times_s, song.unscored)] = UNSCORED
+    return classes
+
+
+def scored(segments: Segments, song: Song) -> Segments:
+    """The segments without those whose middle lies in an unscored stretch."""
+    middle = (segments.onset_s + segments.offset_s) / 2
+    order = np.argsort(middle, kind="stable")
+    kept = order[~_inside(middle[order], song.unscored)]
+    kept.sort()
+    return Segments(segments.onset_s[kept], segments.offset_s[kept], segments.classes[kept])
+
+
 def milliseconds(duration_s: float) -> Float[np.ndarray, " s"]:
     """Centres of the whole milliseconds of a song, at least one."""
     return (np.arange(max(1, round(duration_s * RATE))) + 0.5) / RATE
 
 
 def classes_per_ms(song: Song, names: Sequence[str]) -> Int[np.ndarray, " s"]:
-    """The class of each millisecond of a song."""
-    return classes_at(milliseconds(song.duration_s), annotated(song, names))
+    """The class of each millisecond of a song, or UNSCORED."""
+    return song_classes(song, milliseconds(song.duration_s), names)
 
 
 def oracle_errors(song: Song, frames: FrameSequence, names: Sequence[str]) -> int:
     """Milliseconds that remain wrong when each frame gets the label that fits most of its milliseconds."""
     truth = classes_per_ms(song, names)
     counts = np.zeros((len(frames), len(names)), dtype=np.int64)
-    np.add.at(counts, (frames.at_ms(song.duration_s), truth), 1)
-    return len(truth) - int(counts.max(axis=1).sum())
+    known = truth != UNSCORED
+    np.add.at(counts, (frames.at_ms(song.duration_s)[known], truth[known]), 1)
+    return int(known.sum() - counts.max(axis=1).sum())
+
+
+def _inside(times_s: Float[np.ndarray, " t"], stretches: Sequence[Label]) -> Bool[np.ndarray, " t"]:
+    """Whether each time, in ascending order, lies in one of the stretches."""
+    inside = np.zeros(len(times_s), dtype=bool)
+    for stretch in stretches:
+        begin, end = np.searchsorted(times_s, [stretch.onset_s, stretch.offset_s])
+        inside[begin:end] = True
+    return inside

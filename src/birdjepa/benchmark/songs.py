@@ -16,10 +16,10 @@ from birdjepa.core.errors import LabelError, UsageError
 def songs_of(
     labels: Mapping[str, Sequence[Label]], folder: Path | str, names: Sequence[str], *, without: Collection[str] = ()
 ) -> list[Song]:
-    """The songs of these names, which are their paths below the folder, without the labels that mark no syllable.
+    """The songs of these names, which are their paths below the folder.
 
-    labels is what `audio.labels.read_recordings` gives. A segment may end up to 10 ms after its recording, as rounding
-    has it, and is cut there.
+    labels is what `audio.labels.read_recordings` gives. Labels in `without` mark no syllable: those stretches are not
+    scored. A segment may end up to 10 ms after its recording, as rounding has it, and is cut there.
 
     Raises:
       UsageError: if a name has no labels, or only ones that are left out.
@@ -28,17 +28,18 @@ def songs_of(
     """
     songs = []
     for name in names:
-        kept = [label for label in labels.get(name, ()) if label.label not in without]
-        if not kept:
+        given = labels.get(name, ())
+        if all(label.label in without for label in given):
             raise UsageError(f"{name}: no annotation in the label file; leave the recording out or annotate it")
         info = decode.probe(Path(folder) / name)
         duration_s = info.n_samples / info.sampling_rate
-        for label in kept:
+        for label in given:
             if label.offset_s > duration_s + 0.01:
                 reason = f"label {label.label!r} ends at {label.offset_s:g} s, the recording at {duration_s:g} s"
                 raise LabelError(str(Path(folder) / name), label.onset_s, reason)
-        cut = [label._replace(offset_s=min(label.offset_s, duration_s)) for label in kept]
-        songs.append(Song(name, duration_s, tuple(cut)))
+        cut = [label._replace(offset_s=min(label.offset_s, duration_s)) for label in given]
+        kept = tuple(label for label in cut if label.label not in without)
+        songs.append(Song(name, duration_s, kept, tuple(label for label in cut if label.label in without)))
     return songs
 
 
