@@ -6,7 +6,8 @@ resamples of a class are one product of (resamples x groups) and (groups x steps
 summed along the ranking instead, whichever is cheaper. Counts are whole numbers and sums of them exact, so neither way
 nor the order of the examples changes a result. Classes run in as many threads as torch has.
 
-Axes: b resamples | n examples | g groups | c classes | m positive examples | p steps with a positive, best score first
+Axes: b resamples | n examples | g groups | c classes | m positive examples | p steps with a positive, best score first |
+t of these that hold negatives too
 """
 
 from collections.abc import Callable, Iterator
@@ -65,8 +66,10 @@ class _Ranking(NamedTuple):
     """Positives of each step."""
     passed: Sums
     """Examples down to and including each step."""
-    tied: Sums | None
-    """Examples of each step; None where all are positive."""
+    mixed: Int[np.ndarray, " t"]
+    """The steps that hold negatives too: in most rankings few, if any."""
+    tied: Sums
+    """Examples of each mixed step."""
     width: int
     """Numbers that the largest of these sums needs for a resample."""
 
@@ -90,15 +93,15 @@ def _evaluate(ranking: _Ranking, counts: Float[np.ndarray, "b g"], size: Float[n
     hits, passed = ranking.hits(counts), ranking.passed(counts)
     found = hits.cumsum(axis=1)
     n_positive = found[:, -1].astype(np.float64)
-    # A step that no resampled example has reached has no hits either: 0 / 1.
-    precision = np.divide(found, np.maximum(passed, 1), dtype=np.float64)
+    # A step that no resampled example has reached has no hits either, and counts nothing below.
+    precision = np.divide(found, np.maximum(passed, 1, out=passed), dtype=np.float64)
     ap = _ratio(np.multiply(precision, hits, out=precision).sum(axis=1), n_positive)
     n_negative = size - n_positive
     # In place: the negatives that rank above each step or in it, then those below it and half of those in it.
     passed -= found
     below = np.subtract(n_negative[:, None], passed, out=precision)
-    if ranking.tied is not None:
-        below += 0.5 * (ranking.tied(counts) - hits)
+    if len(ranking.mixed):
+        below[:, ranking.mixed] += 0.5 * (ranking.tied(counts) - hits[:, ranking.mixed])
     auroc = _ratio(np.multiply(below, hits, out=below).sum(axis=1), n_positive * n_negative)
     return ClassValues(ap, auroc)
 
@@ -120,19 +123,20 @@ def _rank(
         order = np.argsort(best_first)
         ordered, ranked = best_first[order], group[order]
     begins, ends = np.searchsorted(ordered, steps, side="left"), np.searchsorted(ordered, steps, side="right")
-    has_ties = bool((ends - begins > n_hits).any())
+    mixed = np.flatnonzero(ends - begins > n_hits)
+    n_tied = (ends - begins)[mixed]
     if ranked is None:
-        tied = _product((ends - begins)[None], counts) if has_ties else None
-        return _Ranking(hits, _product(ends[None], counts), tied, len(positives))
-    within = np.concatenate([ranked[begin:end] for begin, end in zip(begins, ends, strict=True)]) if has_ties else None
+        return _Ranking(hits, _product(ends[None], counts), mixed, _product(n_tied[None], counts), len(positives))
+    within = [ranked[begin:end] for begin, end in zip(begins[mixed], ends[mixed], strict=True)]
+    tied_groups = np.concatenate([ranked[:0], *within])
     down_to = np.diff(ends, prepend=0)
     if len(steps) * n_groups > DENSE * len(scores):
         below = _sums(ranked[: ends[-1]], down_to)
-        tied = None if within is None else _sums(within, ends - begins)
-        return _Ranking(hits, lambda counts: below(counts).cumsum(axis=1), tied, len(scores))
+        tied = _sums(tied_groups, n_tied)
+        return _Ranking(hits, lambda counts: below(counts).cumsum(axis=1), mixed, tied, len(scores))
     passed = _product(_table(ranked[: ends[-1]], down_to, n_groups).cumsum(axis=1), counts)
-    tied = None if within is None else _product(_table(within, ends - begins, n_groups), counts)
-    return _Ranking(hits, passed, tied, max(len(positives), n_groups))
+    tied = _product(_table(tied_groups, n_tied, n_groups), counts)
+    return _Ranking(hits, passed, mixed, tied, max(len(positives), n_groups))
 
 
 def _sums(groups: Int[np.ndarray, " k"], lengths: Int[np.ndarray, " p"]) -> Sums:
