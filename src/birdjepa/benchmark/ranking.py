@@ -6,8 +6,8 @@ resamples of a class are one product of (resamples x groups) and (groups x steps
 summed along the ranking instead, whichever is cheaper. Counts are whole numbers and sums of them exact, so neither way
 nor the order of the examples changes a result. Classes run in as many threads as torch has.
 
-Axes: b resamples | n examples | g groups | c classes | m positive examples | p steps with a positive, best score first |
-t of these that hold negatives too
+Axes: b resamples | n examples | g groups | c classes | m positive examples |
+p steps with a positive example, best score first | t steps of these that hold negatives too
 """
 
 from collections.abc import Callable, Iterator
