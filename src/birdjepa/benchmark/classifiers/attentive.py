@@ -27,7 +27,7 @@ class AttentiveConfig(GradientClassifier):
     """
 
     scaling: Scaling = "standardise"
-    grid: GridConfig = GridConfig(rates=(3e-4, 1e-3, 3e-3), decays=(0.01, 1.0), batch_size=64)
+    grid: GridConfig = GridConfig(rates=(3e-4, 1e-3, 3e-3, 1e-2), decays=(0.01, 1.0), batch_size=64)
 
     @property
     def needs_tokens(self) -> bool:
