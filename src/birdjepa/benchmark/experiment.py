@@ -189,9 +189,7 @@ def retrieve(
     groups = np.array(examples.groups)
     pool = pool[np.sort(np.unique(groups[pool], return_index=True)[1])]
     members, species = np.nonzero(examples.truth[pool])
-    exemplars = retrieval.Exemplars(
-        np.asarray(extracted.pooled[layer][pool[members]]), species, np.full(len(members), -1, dtype=np.int64)
-    )
+    exemplars = retrieval.Exemplars(np.asarray(extracted.pooled[layer][pool[members]]), species)
     n_classes = len(examples.classes)
     chosen = retrieval.draw_exemplars(species, n_classes, k=at.n_train, seed=at.seed)
     asked = np.flatnonzero((chosen >= 0).all(axis=1))
@@ -208,15 +206,13 @@ def retrieve(
         n_resamples=n_resamples,
     )
     found = np.array(list(scored.per_class["auroc"].values()))
-    found = found[~np.isnan(found)]
-    with np.errstate(divide="ignore"):
-        geometric = float(np.exp(np.log(found).mean())) if len(found) else np.nan
+    geometric = retrieval.geometric_mean(found)
     named = {
         "species_auroc": scored.metrics["auroc"],
         "species_ap": scored.metrics["cmap"],
         "species_auroc_geometric": Estimate(geometric, np.nan, np.nan),
     }
-    counts = {"n_train": len(asked) * at.n_train, "n_species_scored": len(found), **scored.counts}
+    counts = {"n_train": len(asked) * at.n_train, "n_species_scored": int((~np.isnan(found)).sum()), **scored.counts}
     notes: tuple[str, ...] = (
         f"{n_classes - len(asked)} of {n_classes} classes have fewer than {at.n_train} training recordings",
     )
