@@ -219,3 +219,27 @@ def test_own_recordings_are_a_task(tmp_path):
     assert len(crossed.read([open_data(crossed.datasets[0])]).parts) == 10
     with pytest.raises(UsageError, match="no row has a label"):
         own_task("d", OwnTask(data=str(write_manifest(tmp_path, "d", [{"path": "1.wav"}]))))
+
+
+def test_songs_of_a_label_file_are_a_task(tmp_path):
+    notes = [(0.0, 0.1, "a"), (0.2, 0.3, "b"), (0.4, 0.5, "call"), (0.6, 0.7, " ")]
+    rows = [
+        {"path": f"bird{bird}/{song}.wav", "onset_s": f"{on}", "offset_s": f"{off}", "label": name}
+        for bird in (1, 2)
+        for song in range(4)
+        for on, off, name in notes
+    ]
+    data = str(write_manifest(tmp_path, "notes", rows))
+    spec = OwnTask(data=data, protocol="frames", only="bird1/*", skip=("bird1/3.wav",), without=("call",))
+    task = own_task("bird1", spec)
+    assert (task.kind, task.metric) == ("single-label", "macro_frame_error")
+    examples = task.read([open_data(data)])
+    assert examples.ids == ("0.wav", "1.wav", "2.wav")
+    assert examples.classes == ("a", "b")
+    assert [[each[:3] for each in song] for song in examples.labels] == [[(0.0, 0.1, "a"), (0.2, 0.3, "b")]] * 3
+    assert [[each[2].strip() for each in song] for song in examples.unscored] == [["call", ""]] * 3
+    assert [part.test.tolist() for part in examples.parts] != [[], [], []]
+    scored = own_task("bird1", dataclasses.replace(spec, without=())).read([open_data(data)])
+    assert scored.fingerprint() != examples.fingerprint()
+    with pytest.raises(UsageError, match=r"no labelled syllable .* in bird9"):
+        own_task("x", dataclasses.replace(spec, only="bird9/*")).read([open_data(data)])

@@ -73,8 +73,10 @@ def label(
     """Labels all tested songs from the training songs of their folds (n_train of them), and scores them."""
     began = time.monotonic()
     songs = [
-        _song(name, decode.probe(examples.manifest.source(int(row))).duration_s, labels)
-        for name, row, labels in zip(examples.ids, examples.row, examples.labels, strict=True)
+        _song(name, decode.probe(examples.manifest.source(int(row))).duration_s, labels, unscored)
+        for name, row, labels, unscored in zip(
+            examples.ids, examples.row, examples.labels, examples.unscored, strict=True
+        )
     ]
     task = FrameTask(n_train_songs=at.n_train or 0, n_resamples=n_resamples)
     score = evaluate_frames(songs, frames, folds_of(examples), task, seed=at.seed, device=device)
@@ -87,16 +89,19 @@ def label(
     return Tested(score.metrics, by_metric, rows, None, score.counts, score.notes, chosen, time.monotonic() - began)
 
 
-def _song(name: str, duration_s: float, labels: Sequence[Label]) -> Song:
+def _song(name: str, duration_s: float, labels: Sequence[Label], unscored: Sequence[Label]) -> Song:
     """A song; labels end with it, for rounding may have them end a little later.
 
     Raises:
       LabelError: at one that ends more than 10 ms after it.
     """
-    if late := [each for each in labels if each.offset_s > duration_s + 0.01]:
+    if late := [each for each in (*labels, *unscored) if each.offset_s > duration_s + 0.01]:
         reason = f"label {late[0].label!r} ends at {late[0].offset_s:g} s, the recording at {duration_s:g} s"
         raise LabelError(name, late[0].onset_s, reason)
-    return Song(name, duration_s, tuple(each._replace(offset_s=min(each.offset_s, duration_s)) for each in labels))
+    kept, passed = (
+        tuple(each._replace(offset_s=min(each.offset_s, duration_s)) for each in group) for group in (labels, unscored)
+    )
+    return Song(name, duration_s, kept, passed)
 
 
 def folds_of(examples: Examples) -> Folds:

@@ -58,6 +58,8 @@ class Examples:
     """What a reader of the scores must know."""
     labels: tuple[tuple[Label, ...], ...] = ()
     """What sounds when in each example, for tasks that label every moment; else empty."""
+    unscored: tuple[tuple[Label, ...], ...] = ()
+    """Stretches of each of these that are neither silence nor anything with a class."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -77,7 +79,7 @@ class Examples:
         digest = hashlib.sha256(self.heard().encode())
         digest.update("\0".join((*self.classes, *self.groups)).encode("utf-8", "surrogateescape"))
         digest.update(np.ascontiguousarray(self.truth, dtype=np.int8).tobytes())
-        digest.update(repr([[label[:3] for label in song] for song in self.labels]).encode())
+        digest.update(repr([[label[:3] for label in song] for song in (*self.labels, *self.unscored)]).encode())
         for part in self.parts:
             digest.update(part.name.encode())
             for rows in part[1:]:

@@ -30,31 +30,30 @@ def read(
     without: Collection[str] = (),
     folds: str = "",
 ) -> Examples:
-    """Songs whose path matches `only` and is not in `skip`, without the labels that mark no syllable.
+    """Songs whose path matches `only` and is not in `skip`. Labels in `without`, and blank ones, mark no syllable: such
+    stretches are not scored.
 
     Raises:
       UsageError: if no song is left, or there are too few for folds.
     """
     (manifest,) = manifests
     rows_of: dict[str, list[int]] = {}
+    others: dict[str, list[int]] = {}
     for row, key in enumerate(manifest.keys):
-        if key not in skip and (not only or fnmatch.fnmatch(key, only)) and _is_syllable(manifest, row, without):
-            rows_of.setdefault(key, []).append(row)
+        if (
+            key not in skip
+            and (not only or fnmatch.fnmatch(key, only))
+            and manifest.offset_s[row] > manifest.onset_s[row]
+        ):
+            label = manifest.columns["label"][row]
+            (rows_of if label.strip() and label not in without else others).setdefault(key, []).append(row)
     if not rows_of:
         raise UsageError(
             f"{manifest.name}: no labelled syllable with onset_s and offset_s {f'in {only}' if only else ''}"
         )
     keys = sorted(rows_of)
     first = [rows_of[key][0] for key in keys]
-    labels = tuple(
-        tuple(
-            sorted(
-                Label(float(manifest.onset_s[row]), float(manifest.offset_s[row]), manifest.columns["label"][row])
-                for row in rows_of[key]
-            )
-        )
-        for key in keys
-    )
+    labels = tuple(_labels(manifest, rows_of[key]) for key in keys)
     classes = tuple(sorted({label.label for song in labels for label in song}))
     truth = truth_of([[label.label for label in song] for song in labels], classes)
     return Examples(
@@ -68,12 +67,13 @@ def read(
         ids=tuple(names_of(keys)),
         parts=_parts(manifest, first, keys, truth, folds),
         labels=labels,
+        unscored=tuple(_labels(manifest, others.get(key, ())) for key in keys),
     )
 
 
-def _is_syllable(manifest: Manifest, row: int, without: Collection[str]) -> bool:
-    label = manifest.columns["label"][row].strip()
-    return bool(label and label not in without and manifest.offset_s[row] > manifest.onset_s[row])
+def _labels(manifest: Manifest, rows: Sequence[int]) -> tuple[Label, ...]:
+    names = manifest.columns["label"]
+    return tuple(sorted(Label(float(manifest.onset_s[row]), float(manifest.offset_s[row]), names[row]) for row in rows))
 
 
 def _parts(
