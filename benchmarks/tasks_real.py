@@ -25,7 +25,6 @@ TASKS = """
 data = "{shared}/esc10/metadata.csv"
 suite = "general"
 folds = "split"
-corpora = ["fsd50k"]
 
 [tasks.birds]
 data = "{shared}/birds_species/metadata.csv"

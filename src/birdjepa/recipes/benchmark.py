@@ -70,6 +70,8 @@ def benchmark(config: BenchmarkConfig, say: Say, *, dry_run: bool = False) -> Be
     refused: dict[tuple[str, str], Failure] = {}
     lines: list[Line] = []
     with StopSignal() as signal, Store.open(config.results) as store:
+        if not dry_run:
+            say(f"results go to {store.describe()}")
         for task in tasks:
             bench = _Bench(config, named, task, store, signal, say, dry_run)
             for line in bench.lines():
@@ -144,13 +146,16 @@ class _Bench:
         claim = self.store.claim(key, str(at))
         if claim is None:
             found = self.store.find(key)
-            return Line(at, "stored", "", found) if found else Line(at, "elsewhere", "another process is at it")
+            if found:
+                return Line(at, "stored", "", found)
+            holder = self.store.holder(key)
+            return Line(at, "elsewhere", f"{holder} is at it" if holder else "another process was at it; run it again")
         try:
             if (found := self.store.find(key)) is not None:
                 return Line(at, "stored", "", found)
             self.say(f"running {at}")
             tested = self._run(at, backbone, left)
-            result = self._result(at, described, tested, backbone.card.warnings(self.task.name, self.task.suite))
+            result = self._result(at, described, tested, _warnings(self.task, backbone))
             if tested.scores is not None:
                 arrays = {
                     "scores": tested.scores,
@@ -336,6 +341,16 @@ def _not_applicable(task: Task, backbone: Backbone, classifier: Any, at: Coordin
     if classifier.needs_tokens and card.token_width is None:
         return f"{card.name} gives no tokens"
     return ""
+
+
+def _warnings(task: Task, backbone: Backbone) -> tuple[str, ...]:
+    """What a reader must know of this model on this task."""
+    card = backbone.card
+    warnings = card.warnings(task.name, task.suite)
+    if task.sampling_rate is not None and card.sampling_rate < task.sampling_rate / 2:
+        hears = f"{card.name} hears up to {card.sampling_rate / 2000:g} kHz"
+        warnings += (f"recorded at {task.sampling_rate / 1000:g} kHz, of which {hears}",)
+    return warnings
 
 
 def results_beside(results: Path) -> Path:

@@ -104,7 +104,5 @@ class Task:
     """Raises UsageError or LabelError where the manifests are not what the task needs."""
     protocol: Protocol = "classify"
     sampling_rate: int | None = None
-    """Of the source, where a model that resamples would lose most of it."""
-    overlaps: tuple[str, ...] = ()
-    """Corpora that share recordings with its test part."""
+    """Of the source in Hz: a note warns of a model that hears much less of it."""
     notes: tuple[str, ...] = ()

@@ -101,13 +101,6 @@ def overlaps(event: Event, start_s: float, window_s: float) -> bool:
     return shared > 0 and shared / min(window_s, length_s) > LEAST_OVERLAP
 
 
-_SHARED_WITH = {
-    "cbi": ("xeno-canto",),
-    "watkins": ("watkins",),
-    "esc50": ("fsd50k",),
-}
-
-
 def _task(of: Beans) -> Task:
     classified = of.hop_s is None
     return Task(
@@ -119,7 +112,6 @@ def _task(of: Beans) -> Task:
         datasets=(f"beans-{of.name}",),
         read=functools.partial(read_classified if classified else read_detected, of=of),
         sampling_rate=of.sampling_rate,
-        overlaps=_SHARED_WITH.get(of.name, ()),
         notes=tuple(of.notes),
     )
 

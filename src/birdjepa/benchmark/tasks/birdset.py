@@ -108,7 +108,6 @@ def _task(source: Source) -> Task:
         metric="cmap",
         datasets=(f"birdset-{source.name.lower()}",),
         read=functools.partial(read, source=source),
-        overlaps=("xeno-canto (its training recordings)", *(("sapsucker-woods",) if source.name == "SSW" else ())),
         notes=source.notes,
     )
 
@@ -126,7 +125,6 @@ RETRIEVAL = tuple(
         datasets=task.datasets,
         read=task.read,
         protocol="retrieve",
-        overlaps=task.overlaps,
         notes=("built from BirdSet in the manner of BIRB, not BIRB itself", *task.notes),
     )
     for task in BIRDSET

@@ -45,7 +45,7 @@ def _with_onset(names: Sequence[str], manifest: Manifest) -> list[str]:
     return [name if onset == 0 and offset != offset else f"{name}@{onset:g}-{offset:g}" for name, onset, offset in ends]
 
 
-def _task(name: str, title: str, clip_s: float, *, folds: str = "", overlaps: tuple[str, ...] = ()) -> Task:
+def _task(name: str, title: str, clip_s: float, *, folds: str = "") -> Task:
     return Task(
         name=name,
         suite="general",
@@ -54,13 +54,12 @@ def _task(name: str, title: str, clip_s: float, *, folds: str = "", overlaps: tu
         metric="accuracy",
         datasets=(name,),
         read=functools.partial(read, clip_s=clip_s, folds=folds),
-        overlaps=overlaps,
     )
 
 
 TASKS = (
-    _task("esc10", "ESC-10: environmental sounds in five folds", 5.0, folds="fold", overlaps=("fsd50k",)),
-    _task("esc50", "ESC-50: environmental sounds in five folds", 5.0, folds="fold", overlaps=("fsd50k",)),
+    _task("esc10", "ESC-10: environmental sounds in five folds", 5.0, folds="fold"),
+    _task("esc50", "ESC-50: environmental sounds in five folds", 5.0, folds="fold"),
     _task("speech-commands-v1", "Speech Commands v1: 30 words", 1.0),
     _task("speech-commands-v2", "Speech Commands v2: 35 words", 1.0),
     _task("voxceleb1", "VoxCeleb1: who speaks", 10.0),
@@ -72,7 +71,6 @@ TASKS = (
         metric="map",
         datasets=("audioset-20k",),
         read=functools.partial(read, clip_s=10.0, folds=""),
-        overlaps=("audioset",),
         notes=("many of its videos are gone: say how many clips there were",),
     ),
 )

@@ -48,8 +48,6 @@ class OwnTask:
     without: tuple[str, ...] = ()
     """Labels whose rows are left out."""
     protocol: Protocol = "classify"
-    corpora: tuple[str, ...] = ()
-    """Where the recordings are from (xeno-canto, fsd50k, ...), to warn of models that were trained on them."""
 
     def __post_init__(self) -> None:
         if self.clip_s is not None and not self.clip_s > 0:
@@ -73,7 +71,6 @@ def own_task(name: str, spec: OwnTask) -> Task:
         datasets=(spec.data,),
         read=functools.partial(read, spec=spec),
         protocol=spec.protocol,
-        overlaps=spec.corpora,
     )
 
 
