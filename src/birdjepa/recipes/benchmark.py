@@ -148,8 +148,9 @@ class _Bench:
             found = self.store.find(key)
             if found:
                 return Line(at, "stored", "", found)
-            holder = self.store.holder(key)
-            return Line(at, "elsewhere", f"{holder} is at it" if holder else "another process was at it; run it again")
+            owner = self.store.holder(key)
+            who = f"process {owner.pid} on {owner.host}, since {owner.since}" if owner else "another process"
+            return Line(at, "elsewhere", f"{who} is at it; the same command later shows its result")
         try:
             if (found := self.store.find(key)) is not None:
                 return Line(at, "stored", "", found)
