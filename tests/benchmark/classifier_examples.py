@@ -24,7 +24,7 @@ N_CLASSES = 3
 
 def grid(*rates: float, decays: tuple[float, ...] = (0.01,), steps: int = 24) -> GridConfig:
     """Heads that train for a moment."""
-    return GridConfig(rates=rates, decays=decays, n_epochs=6, min_steps=steps, batch_size=32)
+    return GridConfig(rates=rates, decays=decays, n_epochs=6, min_steps=steps, batch_size=32, n_checks=6)
 
 
 SMALL: dict[str, AnyClassifier] = {

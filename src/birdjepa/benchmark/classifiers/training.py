@@ -53,18 +53,20 @@ class GridConfig:
     batch_size: int = 256
     warmup: float = 0.05
     """Share of the updates."""
+    n_checks: int = 30
+    """Looks at the validation part, evenly spread over the run; one after each epoch where there are fewer epochs."""
     patience: int = 5
-    """Checks without a better one after which a head stops; there are n_epochs checks, evenly spread."""
+    """Looks without a better one after which a head stops."""
 
     def __post_init__(self) -> None:
         for name, values, least in (("rates", self.rates, 0.0), ("decays", self.decays, -1.0)):
             ascending = list(values) == sorted(set(values))
             if not values or not ascending or not all(least < value < math.inf for value in values) or min(values) < 0:
                 raise ValueError(f"{name} must be ascending, different, finite and not negative, got {values}")
-        if min(self.n_epochs, self.batch_size, self.patience) < 1 or self.min_steps < 0:
+        if min(self.n_epochs, self.batch_size, self.n_checks, self.patience) < 1 or self.min_steps < 0:
             raise ValueError(
-                "need n_epochs, batch_size and patience >= 1 and min_steps >= 0, got "
-                f"{self.n_epochs}, {self.batch_size}, {self.patience} and {self.min_steps}"
+                "need n_epochs, batch_size, n_checks and patience >= 1 and min_steps >= 0, got "
+                f"{self.n_epochs}, {self.batch_size}, {self.n_checks}, {self.patience} and {self.min_steps}"
             )
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup must be a share in [0, 1), got {self.warmup}")
@@ -219,8 +221,8 @@ class _Shape:
             for index, batch in enumerate(np.array_split(order, n_batches)):
                 gradients = self._gradients(stack.parameters, learn, wanted, batch)
                 stack.step(gradients, factor(epoch * n_batches + index, n_epochs * n_batches, schedule))
-            # n_epochs checks, the last one at the end
-            if judge is None or (epoch + 1) * grid.n_epochs // n_epochs == epoch * grid.n_epochs // n_epochs:
+            # The last look is at the end.
+            if judge is None or (epoch + 1) * grid.n_checks // n_epochs == epoch * grid.n_checks // n_epochs:
                 continue
             assert choose is not None
             metric, loss = self._judge(stack.parameters, judge, problem.truth[choose])
