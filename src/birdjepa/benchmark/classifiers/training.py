@@ -95,6 +95,17 @@ class HeadModule(nn.Module, abc.ABC):
     def forward(self, x: Tensor, weights: Tensor) -> tuple[Float[Tensor, "b c"], Float[Tensor, ""]]:
         """Logits, and what is added to the loss."""
 
+    def stack(
+        self, parameters: dict[str, Tensor], x: Tensor, weights: Tensor
+    ) -> tuple[Float[Tensor, "h b c"], Float[Tensor, " h"]]:
+        """What heads with these parameters, one entry each, say of the same examples, and their penalties."""
+
+        def one(of_head: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            return functional_call(self, of_head, (x, weights))
+
+        with sdpa_kernel(SDPBackend.MATH):  # fused kernels of attention cannot be called for a stack
+            return torch.vmap(one)(parameters)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientClassifier(Classifier, abc.ABC):
@@ -243,17 +254,6 @@ class _Shape:
             pieces.append(self._logits(parameters, batch))
         return np.concatenate(pieces, axis=1)
 
-    def _call(
-        self, parameters: dict[str, Tensor], x: Tensor, weights: Tensor
-    ) -> tuple[Float[Tensor, "h b c"], Float[Tensor, " h"]]:
-        """What each head says of the same examples, and its penalty."""
-
-        def one(of_head: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            return functional_call(self._module, of_head, (x, weights))
-
-        with sdpa_kernel(SDPBackend.MATH):  # fused kernels of attention cannot be called for a stack
-            return torch.vmap(one)(parameters)
-
     def _piece(self, parameters: dict[str, Tensor]) -> int:
         """Examples whose activations fit, for the heads that are left."""
         n_heads = len(next(iter(parameters.values())))
@@ -269,7 +269,7 @@ class _Shape:
         for start in range(0, len(batch), piece):
             part = batch[start : start + piece]
             x, weights = learn.batch(part)
-            logits, penalty = self._call(free, x, weights)
+            logits, penalty = self._module.stack(free, x, weights)
             loss = losses(logits, wanted[torch.as_tensor(part, device=self._device)], self._config.loss, kind)
             whole = ((loss + penalty) * (len(part) / len(batch))).sum()
             gradients = torch.autograd.grad(whole, list(free.values()))
@@ -295,7 +295,7 @@ class _Shape:
         pieces = []
         for start in range(0, max(1, len(batch.x)), step := self._piece(parameters)):
             rows = slice(start, start + step)
-            pieces.append(self._call(parameters, batch.x[rows], batch.weights[rows])[0].cpu())
+            pieces.append(self._module.stack(parameters, batch.x[rows], batch.weights[rows])[0].cpu())
         return torch.cat(pieces, dim=1).numpy()
 
 
