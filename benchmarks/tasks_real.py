@@ -16,9 +16,10 @@ import common
 
 MODELS = ("birdjepa", "random", "logmel")
 GRIDS = (
-    (("esc10", "birds"), ("linear", "knn", "centroid", "prototypical", "attentive"), ("all",)),
+    (("esc10", "birds"), ("linear", "knn", "centroid"), ("all",)),
+    (("bird0", "bf2"), ("linear",), ("1", "5", "all")),
     (("esc10",), ("linear",), ("1", "5", "10")),
-    (("bird0", "bf2"), ("linear",), ("1", "5", "10", "all")),
+    (("esc10",), ("attentive", "prototypical"), ("all",)),
 )
 TASKS = """
 [tasks.esc10]
