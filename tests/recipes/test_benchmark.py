@@ -256,3 +256,19 @@ def test_a_manifest_without_a_split_is_refused(base, tmp_path):
     (line,) = benchmark(config, silent).lines
     assert line.status == "no data"
     assert "split train" in line.reason
+
+
+def test_a_cluster_gets_a_task_for_each_task_and_model(monkeypatch, tmp_path):
+    submitted = []
+    monkeypatch.setattr(
+        "birdjepa.recipes.slurm.submit_array", lambda commands, folder, slurm: submitted.extend(commands) or []
+    )
+    asked = "benchmark --task pow hsn --n-train 1 5 --model logmel random --classifier linear --slurm --slurm.hours 2"
+    results = str(tmp_path / "r.sqlite")
+    assert main([*asked.split(" "), "--results", results]) == 0
+    tails = [" ".join(command[command.index("benchmark") :]) for command in submitted]
+    kept = f"benchmark --n-train 1 5 --classifier linear --results {results}"
+    assert tails == [
+        f"{kept} --task {task} --model {model}" for task in ("pow", "hsn") for model in ("logmel", "random")
+    ]
+    assert main([*asked.split(" "), "--slurm.nodes", "2"]) == 2
