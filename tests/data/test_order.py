@@ -100,10 +100,10 @@ def test_substitutes_are_pure_and_of_the_same_epoch():
 def test_a_million_slots_are_fast_and_small():
     order = ExampleOrder(0, [[10] * 100_000], [1.0])
     order.visit(0)
-    began = time.perf_counter()
+    began = time.process_time()
     for position in range(10_000):
         order.visit(position)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     tracemalloc.start()
     for epoch in range(2, 8):
         order.visit(epoch * 1_000_000)
