@@ -23,7 +23,7 @@ def task(seed: int, n: int, n_classes: int, *, single: bool) -> tuple[np.ndarray
 tasks = st.tuples(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 6))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tasks, st.booleans(), st.integers(1, 8))
 def test_each_class_gets_k_or_all_it_has(of: tuple[int, int, int], single: bool, k: int) -> None:
     truth, groups, ids = task(*of, single=single)
@@ -39,7 +39,7 @@ def test_each_class_gets_k_or_all_it_has(of: tuple[int, int, int], single: bool,
         assert (shots.counts == np.minimum(k, available)).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(tasks, st.booleans())
 def test_smaller_parts_are_within_larger_ones(of: tuple[int, int, int], single: bool) -> None:
     truth, groups, ids = task(*of, single=single)
@@ -48,7 +48,7 @@ def test_smaller_parts_are_within_larger_ones(of: tuple[int, int, int], single: 
     assert all(small <= large for small, large in itertools.pairwise(parts))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(tasks, st.booleans(), st.integers(1, 4))
 def test_neither_the_order_of_examples_nor_of_classes_matters(of: tuple[int, int, int], single: bool, k: int) -> None:
     truth, groups, ids = task(*of, single=single)

@@ -21,7 +21,7 @@ class LinearConfig(GradientClassifier):
 
     scaling: Scaling = "standardise"
     grid: GridConfig = GridConfig(
-        rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), decays=(0.01, 0.1, 1.0, 10.0), n_epochs=5, min_steps=200, batch_size=1024
+        rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), decays=(0.01, 0.1, 1.0, 10.0), n_epochs=10, min_steps=200, batch_size=1024
     )
 
     @property

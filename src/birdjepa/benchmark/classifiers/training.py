@@ -2,7 +2,7 @@
 
 All heads start alike and see the same batches; they differ in their optimiser alone, and what one head does never
 touches another, so a head of a grid ends as it would have alone. Each is one module; the grid is its weights stacked,
-called by `vmap`. A head keeps the weights of its best check on the validation part and leaves once it has not improved
+called by `vmap`. A head keeps the weights of its best look at the validation part and leaves once it has not improved
 for a while; of the heads' best the best is the classifier. Everything is float32.
 
 Axes: h heads | b examples | e pooled embedding | t tokens | d width | c classes
@@ -128,13 +128,13 @@ class GradientClassifier(Classifier, abc.ABC):
 
 
 class _Run(NamedTuple):
-    """What trained heads are, at their best check."""
+    """What trained heads are, at their best look."""
 
     parameters: dict[str, Tensor]
     metric: Float[np.ndarray, " h"]
     loss: Float[np.ndarray, " h"]
     epoch: Int[np.ndarray, " h"]
-    """Epochs gone through at that check."""
+    """Epochs gone through by then."""
 
 
 def solve(config: GradientClassifier, problem: Problem) -> Outcome:
@@ -149,11 +149,11 @@ def solve(config: GradientClassifier, problem: Problem) -> Outcome:
     if not len(validation):
         held = hold_out(problem.truth[train], [str(problem.groups[row]) for row in train.tolist()], problem.seed)
         carved = bool(held.any())
-        if carved and len(heads) * config.grid.n_epochs > 1:
+        if carved:
             notes.append(
                 f"no validation part: {held.sum()} of {len(held)} training examples chose, then all were learnt"
             )
-        elif not carved:
+        else:
             notes.append("no validation part and too few groups to hold out: the middle head of the grid, to its end")
         learn, choose = train[~held], train[held]
     else:
@@ -217,7 +217,7 @@ class _Shape:
         *,
         until: int | None = None,
     ) -> _Run:
-        """Heads at their best check; without rows to choose by, at the end of the run or after `until` epochs of it."""
+        """Heads at their best look; without rows to choose by, at the end of the run or after `until` epochs of it."""
         grid, problem = self._config.grid, self._problem
         wanted = torch.from_numpy((problem.truth[rows] > 0).astype(np.float32)).to(self._device)
         learn = self.reader(rows, scaler)
@@ -345,7 +345,7 @@ class _Stack:
 
 
 class _Best:
-    """Each head at its best check so far."""
+    """Each head at its best look so far."""
 
     def __init__(self, parameters: dict[str, Tensor], n_heads: int) -> None:
         self.run = _Run(
