@@ -109,7 +109,7 @@ def show(done: Benchmarked) -> None:
     table = Table("task", "model", "classifier", "n_train", "seed", "layer", "", "score")
     for line in done.lines:
         at = line.at
-        score = line.reason
+        score = "" if line.status in ("no data", "no model") else line.reason  # that is told once, below the table
         if line.result is not None:
             score = f"{line.result.metric} {line.result.metrics[line.result.metric]}"
         n_train = "all" if at.n_train is None else str(at.n_train)
