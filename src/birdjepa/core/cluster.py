@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 
 from birdjepa.core.errors import UsageError
+from birdjepa.core.files import user_caches
 
 PORTS = range(10_000, 30_000)
 """Where the first rank listens: above the services', below those that systems hand out themselves."""
@@ -74,8 +75,7 @@ def use_node_disk(environ: MutableMapping[str, str], say: Callable[[str], None])
         return
     _make_own(folder)
     if "HF_HOME" in wanted and not environ.get("HF_TOKEN_PATH"):
-        caches = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        environ["HF_TOKEN_PATH"] = str(caches / "huggingface" / "token")
+        environ["HF_TOKEN_PATH"] = str(user_caches(environ) / "huggingface" / "token")
     environ.update({name: str(path) for name, path in wanted.items()})
     if environ.get("RANK", "0") == "0":
         say(f"on this node's own disk: {', '.join(wanted)} in {folder}")

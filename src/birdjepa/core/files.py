@@ -16,7 +16,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from birdjepa.core.errors import UsageError
 
@@ -143,14 +143,31 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
       UsageError: if there is one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(f"{folder}: another process is {doing} there; wait for it") from None
+    lock = try_lock(folder / ".lock")
+    if lock is None:
+        raise UsageError(f"{folder}: another process is {doing} there; wait for it")
+    with lock:
         for left in folder.glob(".*.tmp"):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         yield
+
+
+def try_lock(path: Path) -> TextIO | None:
+    """An open file that keeps other processes out until it is closed; None if one has it. It is the process's own:
+    flock's would outlive it in its workers.
+    """
+    lock = path.open("w")
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    return lock
+
+
+def user_caches(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder of the user's caches."""
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def sync(path: Path | str) -> None:

@@ -52,7 +52,7 @@ def cache_folder() -> Path:
     """Where data sets of the Hub are kept."""
     home = os.environ.get("HF_HOME")
     if not home:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+        home = files.user_caches() / "huggingface"
     return Path(home).expanduser() / "birdjepa"
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -93,8 +92,7 @@ def read_local(path: Path, audio: str) -> ShardIndex:
         return read_shard(path, audio)
     told = path.stat()
     described = f"{path.absolute()}\0{told.st_size}\0{told.st_mtime_ns}\0{audio}".encode("utf-8", "surrogateescape")
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = caches / "birdjepa" / "index" / f"{hashlib.sha256(described).hexdigest()[:24]}.parquet"
+    place = files.user_caches() / "birdjepa" / "index" / f"{hashlib.sha256(described).hexdigest()[:24]}.parquet"
     return kept(place, functools.partial(read_shard, path, audio), least=KEPT_FROM)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from birdjepa.audio.decode import AUDIO_SUFFIXES
 from birdjepa.audio.synth import SynthConfig, write_dataset
+from birdjepa.core import files
 from birdjepa.core.errors import UsageError
 from birdjepa.data import hub
 from birdjepa.data.index import manifest_of_shards, read_local
@@ -95,9 +96,8 @@ def split_weight(data: str) -> tuple[str, float]:
 def synth_folder() -> Path:
     """Where the embedded data set lies on this machine; synthesised on first use."""
     config = SynthConfig()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "birdjepa"
     described = json.dumps(dataclasses.asdict(config), sort_keys=True)
-    folder = cache / f"synth-{hashlib.sha256(described.encode()).hexdigest()[:12]}"
+    folder = files.user_caches() / "birdjepa" / f"synth-{hashlib.sha256(described.encode()).hexdigest()[:12]}"
     if not (folder / "metadata.csv").exists():
         write_dataset(folder, config)
     return folder

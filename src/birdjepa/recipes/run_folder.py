@@ -5,7 +5,6 @@ Shared by every job that trains: pretraining and fine-tuning differ in their con
 
 import contextlib
 import datetime
-import fcntl
 import functools
 import json
 import re
@@ -167,7 +166,7 @@ def _is_beginning(path: Path) -> bool:
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Refuses a second run on the same folder, and clears away what a killed one was writing; of several processes the
-    first holds the lock. It is the process's own: flock's would outlive it in its workers.
+    first holds the lock.
     """
     with contextlib.ExitStack() as held:
         processes.here().first(lambda: _lock(folder, held))
@@ -177,13 +176,12 @@ def only_one(folder: Path) -> Iterator[None]:
 def _lock(folder: Path, held: contextlib.ExitStack) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = held.enter_context((folder / LOCK).open("w"))
+        lock = files.try_lock(folder / LOCK)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be made or written to ({error.strerror}); choose another --out") from None
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UsageError(f"{folder}: another process is running this run") from None
+    if lock is None:
+        raise UsageError(f"{folder}: another process is running this run")
+    held.enter_context(lock)
     for path in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
         if _HALF_WRITTEN.fullmatch(path.name):
             path.unlink(missing_ok=True)
