@@ -272,3 +272,43 @@ def test_a_cluster_gets_a_task_for_each_task_and_model(monkeypatch, tmp_path):
         f"{kept} --task {task} --model {model}" for task in ("pow", "hsn") for model in ("logmel", "random")
     ]
     assert main([*asked.split(" "), "--slurm.nodes", "2"]) == 2
+
+
+def test_what_a_fine_tuned_encoder_cannot_hear_is_listed(encoder, tmp_path):
+    prepared(tmp_path / "d", TASKS["beans-dogs"])
+    tested = tmp_path / "d" / "audio" / "2-23.wav"
+    tested.write_bytes(b"broken in the field, and longer than a header is")
+    (tmp_path / "b.toml").write_text("[classifiers.finetune]\nsteps = 2\nbatch_size = 4\n")
+    config = BenchmarkConfig(
+        task=("beans-dogs",),
+        model=(str(encoder),),
+        classifier=("finetune",),
+        config=tmp_path / "b.toml",
+        data=tmp_path / "d",
+        cache=tmp_path / "c",
+        results=tmp_path / "r.sqlite",
+        partial=True,
+        n_resamples=10,
+    )
+    done = benchmark(config, silent)
+    (line,) = done.lines
+    assert (line.status, line.result.counts["n_examples"]) == ("ran", 8)
+    assert [each.path.endswith(tested.name) for each in done.refused] == [True]
+
+
+def test_a_model_is_opened_once_for_all_tasks(base, tmp_path, monkeypatch):
+    from birdjepa.recipes import benchmark as job
+
+    opened = []
+
+    def counted(name, spec, device):
+        opened.append(name)
+        return open_backbone(name, spec, device)
+
+    open_backbone = job.open_backbone
+    monkeypatch.setattr(job, "open_backbone", counted)
+    for name in ("beans-dogs", "beans-bats"):
+        prepared(base.data, TASKS[name])
+    config = dataclasses.replace(base, task=("beans-dogs", "beans-bats"), results=tmp_path / "r.sqlite")
+    assert {line.status for line in benchmark(config, silent, dry_run=True).lines} == {"would run"}
+    assert len(opened) == 1

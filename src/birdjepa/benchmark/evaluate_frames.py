@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from birdjepa.benchmark import clusters, frames, sequences
-from birdjepa.benchmark.bootstrap import Estimate, interval, paired_difference
+from birdjepa.benchmark.bootstrap import Draws, Estimate, Resampled, resample
 from birdjepa.benchmark.folds import Folds
 from birdjepa.benchmark.frame_metrics import METRICS, TOLERANCES_MS, UNSUPERVISED, SongCounts, of_class
 from birdjepa.benchmark.frame_probe import FrameProbe, Smoothing, label_songs, project
@@ -157,19 +157,20 @@ def compare_frames(score: FrameScore, floor: FrameScore) -> dict[str, Estimate]:
       ValueError: if the two were not tested on the same songs.
     """
     _require_same(score, floor)
-    task = score.task
-    return {
-        name: paired_difference(
-            lambda draws, metric=metric: metric(score.song_counts, draws.counts[:, draws.group]),
-            lambda draws, metric=metric: metric(floor.song_counts, draws.counts[:, draws.group]),
-            score.songs,
-            n_resamples=task.n_resamples,
-            confidence=task.confidence,
-            seed=score.seed,
-        )
-        for name, metric in METRICS.items()
-        if name in score.metrics and name in floor.metrics
-    }
+    ours, theirs = (_resampled(each.song_counts, each.songs, score.task, score.seed) for each in (score, floor))
+    return {name: (ours[name] - theirs[name]).estimate(score.task.confidence) for name in ours if name in theirs}
+
+
+def _resampled(counts: SongCounts, songs: Sequence[str], task: FrameTask, seed: int) -> dict[str, Resampled]:
+    """All metrics that there are counts for, on the same resamples of songs."""
+    asked = {name: metric for name, metric in METRICS.items() if counts.clusters.shape[2] or name not in UNSUPERVISED}
+
+    def statistic(draws: Draws) -> Float[np.ndarray, "b m"]:
+        weights = draws.counts[:, draws.group]
+        return np.stack([metric(counts, weights) for metric in asked.values()], axis=-1)
+
+    found = resample(statistic, songs, n_resamples=task.n_resamples, seed=seed)
+    return {name: found[number] for number, name in enumerate(asked)}
 
 
 class _Unsupervised:
@@ -254,20 +255,10 @@ def _score(
     task: FrameTask,
     seed: int,
 ) -> FrameScore:
-    asked = {name: metric for name, metric in METRICS.items() if counts.clusters.shape[2] or name not in UNSUPERVISED}
-    estimates = {
-        name: interval(
-            lambda draws, metric=metric: metric(counts, draws.counts[:, draws.group]),
-            songs,
-            n_resamples=task.n_resamples,
-            confidence=task.confidence,
-            seed=seed,
-        )
-        for name, metric in asked.items()
-    }
+    found = _resampled(counts, songs, task, seed)
     lone = ("one tested song: there is no interval",) if len(songs) == 1 else ()
     return FrameScore(
-        metrics=estimates,
+        metrics={name: each.estimate(task.confidence) for name, each in found.items()},
         per_class={name: of_class(counts, label) for label, name in enumerate(names)},
         counts={
             "n_songs": len(songs),

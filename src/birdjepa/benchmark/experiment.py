@@ -8,7 +8,8 @@ Axes: n examples | c classes | m tested examples
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from birdjepa.benchmark.classifiers import AnyClassifier, fit_and_score
 from birdjepa.benchmark.classifiers.base import Outcome, Rows
 from birdjepa.benchmark.features import Extracted
 from birdjepa.benchmark.multilabel import METRIC_VERSION
-from birdjepa.benchmark.tasks import Examples, Task
+from birdjepa.benchmark.tasks import Examples, Part, Task
 from birdjepa.core import config as configs
 from birdjepa.core.errors import UsageError
 
@@ -106,38 +107,46 @@ def classify(
     began = time.monotonic()
     features = extracted.features(layer, tokens=classifier.needs_tokens)
     outcomes: list[tuple[Int[np.ndarray, " _"], Outcome]] = []
-    counts = {"n_train": 0, "n_validation": 0}
+    counts: Counter[str] = Counter()
     for part in examples.parts:
-        rows = _heard(part.train, extracted), _heard(part.validation, extracted), _heard(part.test, extracted)
-        drawn = [
-            shots.sample(examples.truth, examples.groups, examples.ids, each, at.n_train, at.seed).rows
-            for each in rows[:2]
-        ]
-        counts["n_train"] += len(drawn[0])
-        counts["n_validation"] += len(drawn[1])
+        rows = drawn(at, examples, Part(part.name, *(_heard(each, extracted) for each in part[1:])))
+        counts.update(counted(rows))
         outcome = fit_and_score(
             classifier,
             features,
             examples.truth,
-            Rows(drawn[0], drawn[1], rows[2]),
+            rows,
             examples.groups,
             kind=task.kind,
             seed=at.seed,
             device=device,
         )
-        outcomes.append((rows[2], outcome))
+        outcomes.append((rows.test, outcome))
     notes = tuple(dict.fromkeys(note for _, outcome in outcomes for note in outcome.notes))
     return pooled(
         task,
         examples,
-        [(rows, outcome.scores) for rows, outcome in outcomes],
+        [(tested, outcome.scores) for tested, outcome in outcomes],
         counts=counts,
         notes=notes,
         chosen=tuple(outcome.chosen for _, outcome in outcomes),
-        seed=at.seed,
         n_resamples=n_resamples,
         began=began,
     )
+
+
+def drawn(at: Coordinates, examples: Examples, part: Part) -> Rows:
+    """The rows of a part, of which so many a class learn, and as many choose."""
+    train, validation = (
+        shots.sample(examples.truth, examples.groups, examples.ids, rows, at.n_train, at.seed).rows
+        for rows in (part.train, part.validation)
+    )
+    return Rows(train, validation, part.test)
+
+
+def counted(rows: Rows) -> dict[str, int]:
+    """What a result says of the examples that were learnt from."""
+    return {"n_train": len(rows.train), "n_validation": len(rows.validation)}
 
 
 def pooled(
@@ -145,10 +154,9 @@ def pooled(
     examples: Examples,
     tested: list[tuple[Int[np.ndarray, " _"], Float[np.ndarray, "_ c"]]],
     *,
-    counts: dict[str, int],
+    counts: Mapping[str, int],
     notes: tuple[str, ...],
     chosen: tuple[dict[str, Any], ...],
-    seed: int,
     n_resamples: int,
     began: float,
 ) -> Tested:
@@ -166,8 +174,8 @@ def pooled(
         seed=0,
         n_resamples=n_resamples,
     )
-    counts, seconds = {**counts, **scored.counts}, time.monotonic() - began
-    return Tested(scored.metrics, scored.per_class, rows, scores, counts, notes, chosen, seconds)
+    seconds = time.monotonic() - began
+    return Tested(scored.metrics, scored.per_class, rows, scores, {**counts, **scored.counts}, notes, chosen, seconds)
 
 
 def _heard(rows: Int[np.ndarray, " _"], extracted: Extracted) -> Int[np.ndarray, " _"]:
@@ -213,11 +221,9 @@ def retrieve(
         "species_auroc_geometric": Estimate(geometric, np.nan, np.nan),
     }
     counts = {"n_train": len(asked) * at.n_train, "n_species_scored": int((~np.isnan(found)).sum()), **scored.counts}
-    notes: tuple[str, ...] = (
-        f"{n_classes - len(asked)} of {n_classes} classes have fewer than {at.n_train} training recordings",
-    )
-    few = notes if len(asked) < n_classes else ()
-    return Tested(named, scored.per_class, rows, scores, counts, few, (), time.monotonic() - began)
+    note = f"{n_classes - len(asked)} of {n_classes} classes have fewer than {at.n_train} training recordings"
+    notes = (note,) if len(asked) < n_classes else ()
+    return Tested(named, scored.per_class, rows, scores, counts, notes, (), time.monotonic() - began)
 
 
 def restrict(
@@ -238,7 +244,6 @@ def restrict(
         counts={"n_train": 0, "n_classes_known": len(examples.classes) - len(found.unknown)},
         notes=(f"{missing}: {', '.join(found.unknown[:5])}",) if found.unknown else (),
         chosen=(),
-        seed=at.seed,
         n_resamples=n_resamples,
         began=began,
     )

@@ -11,7 +11,6 @@ Axes: n examples | e pooled embedding | t tokens | d width of a token | c classe
 import collections
 import contextlib
 import dataclasses
-import fcntl
 import json
 import shutil
 import time
@@ -135,10 +134,10 @@ def _compute(
     say: Say,
     stop: Callable[[], bool],
 ) -> None:
-    begin = min(each.progress["done"] for each in items)
-    refused: list[list[Any]] = min((each.progress for each in items), key=lambda each: each["done"])["refused"]
+    behind = min((each.progress for each in items), key=lambda each: each["done"])
+    begin, refused = behind["done"], behind["refused"]
     want = Want(
-        layers=tuple(sorted({each.layer for each in items if each.kind != "logits"})) or (),
+        layers=tuple(sorted({each.layer for each in items if each.kind != "logits"})),
         tokens=any(each.kind == "tokens" for each in items),
         logits=any(each.kind == "logits" for each in items),
     )
@@ -146,8 +145,9 @@ def _compute(
     say(f"{n - begin} of {n} {what} are not kept yet: computing")
     n_tokens = _most_tokens(backbone, examples, want) if want.tokens else 0
     arrays: dict[_Item, np.memmap] = {}
-    spoken, synced = time.monotonic(), time.monotonic()
-    began = time.monotonic()
+    flags: dict[_Item, np.memmap] = {}
+    """Which tokens are real, of the items that hold tokens."""
+    began = spoken = synced = time.monotonic()
     with contextlib.closing(read_ahead(rate, examples, config, np.arange(begin, n))) as batches:
         for places, waves, errors in batches:
             rows, errors = [begin + each for each in places], [(begin + each, error) for each, error in errors]
@@ -161,7 +161,10 @@ def _compute(
                         arrays[each] = _array(each, (n, *values.shape[1:]), values.dtype, heard_by)
                     arrays[each][rows] = values
                     if each.kind == "tokens":
-                        _real(each, n, n_tokens)[rows] = _padded(_flags(found), n_tokens)
+                        assert found.real is not None
+                        if each not in flags:
+                            flags[each] = _opened(each, "real.npy", (n, n_tokens), np.dtype(bool))
+                        flags[each][rows] = _padded(found.real.numpy(), n_tokens)
             done = 1 + max([*rows, *(row for row, _ in errors)])
             now = time.monotonic()
             if now - spoken > SYNC_S:
@@ -171,7 +174,7 @@ def _compute(
                 spoken = now
             stopped = stop()
             if now - synced > SYNC_S or done == n or stopped:
-                _sync(items, arrays, done, refused)
+                _sync(items, arrays, flags, done, refused)
                 synced = now
             if stopped and done < n:
                 raise Interrupted(f"stopped with {done} of {n} {what} kept; the same command goes on")
@@ -182,19 +185,12 @@ def _compute(
 def _values(found: Heard, item: _Item, want: Want, n_tokens: int) -> np.ndarray:
     """Rows of an item's array."""
     if item.kind == "pooled":
-        return found.pooled[want.layers.index(item.layer)].float().cpu().numpy()
+        return found.pooled[want.layers.index(item.layer)].numpy()
     if item.kind == "logits":
         assert found.logits is not None
-        return found.logits.float().cpu().numpy()
+        return found.logits.numpy()
     assert found.tokens is not None
-    return _padded(found.tokens.float().cpu().numpy().astype(np.float16), n_tokens)
-
-
-def _flags(found: Heard) -> Bool[np.ndarray, "b t"]:
-    assert found.tokens is not None
-    if found.real is None:
-        return np.ones(found.tokens.shape[:2], dtype=bool)
-    return found.real.cpu().numpy()
+    return _padded(found.tokens.numpy().astype(np.float16), n_tokens)
 
 
 def _padded(values: np.ndarray, n_tokens: int) -> np.ndarray:
@@ -218,33 +214,42 @@ def _most_tokens(backbone: Backbone, examples: Examples, want: Want) -> int:
 
 
 def _array(item: _Item, shape: tuple[int, ...], dtype: np.dtype, heard_by: dict[str, Any]) -> np.memmap:
-    """The item's array to write to: the one that is there if rows of it are done, else a new one."""
-    path = item.folder / "values.npy"
+    """The item's values to write to.
+
+    Raises:
+      StorageError: if the disk has no room for them.
+    """
+    n_bytes = int(np.prod(shape)) * dtype.itemsize
+    if not item.progress["done"]:
+        if n_bytes > 0.95 * shutil.disk_usage(item.folder).free:
+            room = files.free_bytes(item.folder)
+            raise StorageError(
+                f"{item.folder}: {item.kind} of {shape[0]} examples need {n_bytes:,} bytes, and {room} are free; "
+                "name another --cache"
+            )
+        files.write_json(item.folder / "of.json", {**heard_by, "kind": item.kind, "layer": item.layer})
+    return _opened(item, "values.npy", shape, dtype)
+
+
+def _opened(item: _Item, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
+    """An array of the item: the one that is there if rows of it are done, else a new one."""
+    path = item.folder / name
     if item.progress["done"] and path.exists():
         return open_memmap(path, mode="r+")
-    n_bytes = int(np.prod(shape)) * dtype.itemsize
-    if n_bytes > 0.95 * shutil.disk_usage(item.folder).free:
-        room = files.free_bytes(item.folder)
-        raise StorageError(
-            f"{item.folder}: {item.kind} of {shape[0]} examples need {n_bytes:,} bytes, and {room} are free; "
-            "name another --cache"
-        )
-    files.write_json(item.folder / "of.json", {**heard_by, "kind": item.kind, "layer": item.layer})
     return open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 
-def _real(item: _Item, n: int, n_tokens: int) -> np.memmap:
-    path = item.folder / "real.npy"
-    return (
-        open_memmap(path, mode="r+") if path.exists() else open_memmap(path, mode="w+", dtype=bool, shape=(n, n_tokens))
-    )
-
-
-def _sync(items: Sequence[_Item], arrays: dict[_Item, np.memmap], done: int, refused: list[list[Any]]) -> None:
+def _sync(
+    items: Sequence[_Item],
+    arrays: dict[_Item, np.memmap],
+    flags: dict[_Item, np.memmap],
+    done: int,
+    refused: list[list[Any]],
+) -> None:
     """Rows reach the disk before anything says that they are there."""
+    for array in (*arrays.values(), *flags.values()):
+        array.flush()
     for each in items:
-        if each in arrays:
-            arrays[each].flush()
         if each in arrays or each.progress["done"]:
             files.write_json(each.folder / "progress.json", {"done": done, "refused": refused})
 
@@ -319,15 +324,11 @@ def read_ahead(
 def _only_one(folder: Path, say: Say) -> Iterator[None]:
     """Waits until no other process works on this item."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        told = False
-        while True:
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if not told:
-                    say(f"waiting: another process computes the same features ({folder})")
-                told = True
-                time.sleep(0.5)
+    told = False
+    while (lock := files.try_lock(folder / ".lock")) is None:
+        if not told:
+            say(f"waiting: another process computes the same features ({folder})")
+        told = True
+        time.sleep(0.5)
+    with lock:
         yield

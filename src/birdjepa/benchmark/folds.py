@@ -16,7 +16,9 @@ from jaxtyping import Int
 from birdjepa.core import random
 from birdjepa.core.errors import UsageError
 
-TRAINING_SPLITS = ("train", "training", "val", "valid", "validation", "dev")
+TRAIN_SPLITS = ("train", "training")
+VALIDATION_SPLITS = ("val", "valid", "validation", "dev")
+TRAINING_SPLITS = (*TRAIN_SPLITS, *VALIDATION_SPLITS)
 TEST_SPLITS = ("test", "testing")
 N_NAMED = 5
 """Names listed in a message before "and N more"."""

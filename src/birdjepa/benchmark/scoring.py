@@ -9,7 +9,7 @@ Axes: n examples | c classes
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,9 +18,8 @@ from birdjepa.benchmark import metrics
 from birdjepa.benchmark.bootstrap import Draws, Estimate, Resampled, resample, whole
 from birdjepa.benchmark.multilabel import METRIC_VERSION, check_scores, resample_metrics, scored_classes
 from birdjepa.benchmark.ranking import class_values
+from birdjepa.benchmark.tasks.base import Kind
 from birdjepa.core.errors import UsageError
-
-Kind = Literal["single-label", "multi-label"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

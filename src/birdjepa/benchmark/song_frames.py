@@ -11,7 +11,6 @@ from einops import rearrange
 from jaxtyping import Float
 
 from birdjepa.audio import decode
-from birdjepa.audio.labels import Label
 from birdjepa.benchmark.backbones.base import Backbone, Want
 from birdjepa.benchmark.backbones.logmel import LogMelBackbone
 from birdjepa.benchmark.backbones.ours import EncoderBackbone
@@ -20,8 +19,9 @@ from birdjepa.benchmark.experiment import Coordinates, Tested
 from birdjepa.benchmark.folds import Folds
 from birdjepa.benchmark.frame_embedders import EncoderFrames, FrameEmbedder, LogMelFrames
 from birdjepa.benchmark.frames import FrameSequence, Song
+from birdjepa.benchmark.songs import song_of
 from birdjepa.benchmark.tasks import Examples
-from birdjepa.core.errors import LabelError, UsageError
+from birdjepa.core.errors import UsageError
 
 
 class TokenFrames(FrameEmbedder):
@@ -67,17 +67,28 @@ def embed(embedder: FrameEmbedder, examples: Examples) -> list[FrameSequence]:
     return [embedder.embed(decode.read_clip(source, embedder.sampling_rate)) for source in sources]
 
 
+def songs(examples: Examples) -> list[Song]:
+    """The songs of a task.
+
+    Raises:
+      LabelError: if a label lies outside its recording.
+      AudioError: if a recording cannot be opened.
+    """
+    given = zip(examples.ids, examples.row, examples.labels, examples.unscored, strict=True)
+    return [song_of(name, examples.manifest.source(int(row)), *labels) for name, row, *labels in given]
+
+
 def label(
-    at: Coordinates, examples: Examples, frames: Sequence[FrameSequence], *, n_resamples: int, device: str
+    at: Coordinates,
+    examples: Examples,
+    songs: Sequence[Song],
+    frames: Sequence[FrameSequence],
+    *,
+    n_resamples: int,
+    device: str,
 ) -> Tested:
     """Labels all tested songs from the training songs of their folds (n_train of them), and scores them."""
     began = time.monotonic()
-    songs = [
-        _song(name, decode.probe(examples.manifest.source(int(row))).duration_s, labels, unscored)
-        for name, row, labels, unscored in zip(
-            examples.ids, examples.row, examples.labels, examples.unscored, strict=True
-        )
-    ]
     task = FrameTask(n_train_songs=at.n_train or 0, n_resamples=n_resamples)
     score = evaluate_frames(songs, frames, folds_of(examples), task, seed=at.seed, device=device)
     by_metric: dict[str, dict[str, float]] = {}
@@ -87,21 +98,6 @@ def label(
     chosen = tuple({"fold": each.fold, "C": each.strength, **each.smoothing._asdict()} for each in score.choices)
     rows = np.array([examples.ids.index(name) for name in score.songs])
     return Tested(score.metrics, by_metric, rows, None, score.counts, score.notes, chosen, time.monotonic() - began)
-
-
-def _song(name: str, duration_s: float, labels: Sequence[Label], unscored: Sequence[Label]) -> Song:
-    """A song; labels end with it, for rounding may have them end a little later.
-
-    Raises:
-      LabelError: at one that ends more than 10 ms after it.
-    """
-    if late := [each for each in (*labels, *unscored) if each.offset_s > duration_s + 0.01]:
-        reason = f"label {late[0].label!r} ends at {late[0].offset_s:g} s, the recording at {duration_s:g} s"
-        raise LabelError(name, late[0].onset_s, reason)
-    kept, passed = (
-        tuple(each._replace(offset_s=min(each.offset_s, duration_s)) for each in group) for group in (labels, unscored)
-    )
-    return Song(name, duration_s, kept, passed)
 
 
 def folds_of(examples: Examples) -> Folds:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from birdjepa.audio import decode
 from birdjepa.audio.labels import Label
+from birdjepa.audio.source import Source
 from birdjepa.benchmark.frame_embedders import FrameEmbedder
 from birdjepa.benchmark.frames import FrameSequence, Song
 from birdjepa.core.errors import LabelError, UsageError
@@ -31,16 +32,28 @@ def songs_of(
         given = labels.get(name, ())
         if all(label.label in without for label in given):
             raise UsageError(f"{name}: no annotation in the label file; leave the recording out or annotate it")
-        info = decode.probe(Path(folder) / name)
-        duration_s = info.n_samples / info.sampling_rate
-        for label in given:
-            if label.offset_s > duration_s + 0.01:
-                reason = f"label {label.label!r} ends at {label.offset_s:g} s, the recording at {duration_s:g} s"
-                raise LabelError(str(Path(folder) / name), label.onset_s, reason)
-        cut = [label._replace(offset_s=min(label.offset_s, duration_s)) for label in given]
-        kept = tuple(label for label in cut if label.label not in without)
-        songs.append(Song(name, duration_s, kept, tuple(label for label in cut if label.label in without)))
+        kept = [label for label in given if label.label not in without]
+        passed = [label for label in given if label.label in without]
+        songs.append(song_of(name, Path(folder) / name, kept, passed))
     return songs
+
+
+def song_of(name: str, source: Source, labels: Sequence[Label], unscored: Sequence[Label]) -> Song:
+    """The song of a recording. A segment may end up to 10 ms after it, as rounding has it, and is cut there.
+
+    Raises:
+      LabelError: naming the recording, if a segment lies outside it.
+      AudioError: if the recording cannot be opened.
+    """
+    duration_s = decode.probe(source).duration_s
+    if late := [label for label in (*labels, *unscored) if label.offset_s > duration_s + 0.01]:
+        reason = f"label {late[0].label!r} ends at {late[0].offset_s:g} s, the recording at {duration_s:g} s"
+        raise LabelError(str(source), late[0].onset_s, reason)
+    kept, passed = (
+        tuple(label._replace(offset_s=min(label.offset_s, duration_s)) for label in group)
+        for group in (labels, unscored)
+    )
+    return Song(name, duration_s, kept, passed)
 
 
 def embed_songs(embedder: FrameEmbedder, folder: Path | str, songs: Sequence[Song]) -> list[FrameSequence]:

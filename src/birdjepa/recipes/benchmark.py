@@ -5,21 +5,23 @@ be run says why and the next one begins. The same command again returns what is 
 """
 
 import dataclasses
+import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from birdjepa.benchmark import experiment, shots, song_frames
+from birdjepa.benchmark import experiment, song_frames
 from birdjepa.benchmark.backbones.base import Backbone
 from birdjepa.benchmark.backbones.named import open_backbone
 from birdjepa.benchmark.backbones.ours import EncoderBackbone
 from birdjepa.benchmark.classifiers.restricted import RestrictedConfig
 from birdjepa.benchmark.experiment import Coordinates, Tested
 from birdjepa.benchmark.features import Extracted, extract
-from birdjepa.benchmark.frames import FrameSequence
+from birdjepa.benchmark.frames import FrameSequence, Song
 from birdjepa.benchmark.results import Result, Store, key_of
 from birdjepa.benchmark.tasks import Examples, Task
 from birdjepa.core import config as configs
@@ -62,20 +64,20 @@ def benchmark(config: BenchmarkConfig, say: Say, *, dry_run: bool = False) -> Be
     """
     named = read_named(config.config)
     tasks = [named.task(name) for name in config.task]
-    classifiers = [named.classifier(name) for name in config.classifier]
+    for name in config.classifier:  # a name that there is not is refused before anything runs
+        named.classifier(name)
     for name in config.model:
         if name not in named.models:
-            named.model(name, config.encoder)  # a name that there is not is refused before anything runs
-    assert len(classifiers) == len(config.classifier)
+            named.model(name, config.encoder)
+    models: dict[str, Backbone | UserError] = {}
     refused: dict[tuple[str, str], Failure] = {}
     lines: list[Line] = []
     with StopSignal() as signal, Store.open(config.results) as store:
         if not dry_run:
             say(f"results go to {store.describe()}")
         for task in tasks:
-            bench = _Bench(config, named, task, store, signal, say, dry_run)
-            for line in bench.lines():
-                lines.append(line)
+            bench = _Bench(config, named, models, task, store, signal, say, dry_run)
+            lines += bench.lines()
             refused |= {(each.path, each.reason): each for each in bench.refused}
     return Benchmarked(tuple(lines), tuple(refused.values()))
 
@@ -87,6 +89,7 @@ class _Bench:
         self,
         config: BenchmarkConfig,
         named: Named,
+        models: dict[str, Backbone | UserError],
         task: Task,
         store: Store,
         signal: StopSignal,
@@ -94,6 +97,8 @@ class _Bench:
         dry_run: bool,
     ) -> None:
         self.config, self.named, self.task, self.store = config, named, task, store
+        self.models = models
+        """Those that were opened, or why they could not be; all tasks share them."""
         self.signal, self.say, self.dry_run = signal, say, dry_run
         self.refused: tuple[Failure, ...] = ()
         self.examples: Examples
@@ -112,12 +117,20 @@ class _Bench:
             yield from (Line(at, "no data", str(error)) for name in self.config.model for at in self._grid(name, 1))
             return
         for name in self.config.model:
+            model = self._model(name)
+            if isinstance(model, UserError):
+                yield from (Line(at, "no model", str(model)) for at in self._grid(name, 1))
+            else:
+                yield from self._with_model(name, model)
+
+    def _model(self, name: str) -> Backbone | UserError:
+        if name not in self.models:
             try:
-                backbone = open_backbone(name, self.named.model(name, self.config.encoder), device=self.config.device)
+                spec = self.named.model(name, self.config.encoder)
+                self.models[name] = open_backbone(name, spec, device=self.config.device)
             except UserError as error:
-                yield from (Line(at, "no model", str(error)) for at in self._grid(name, 1))
-                continue
-            yield from self._with_model(name, backbone)
+                self.models[name] = error
+        return self.models[name]
 
     def _with_model(self, name: str, backbone: Backbone) -> Iterator[Line]:
         left: list[tuple[Coordinates, str, dict[str, Any]]] = []
@@ -209,8 +222,17 @@ class _Bench:
             self.say(f"framing {len(self.examples)} songs by {at.model}, layer {layer}")
             self._framed = (backbone, layer, song_frames.embed(song_frames.framer(backbone, layer), self.examples))
         return song_frames.label(
-            at, self.examples, self._framed[2], n_resamples=self.config.n_resamples, device=self.config.device
+            at,
+            self.examples,
+            self._songs,
+            self._framed[2],
+            n_resamples=self.config.n_resamples,
+            device=self.config.device,
         )
+
+    @functools.cached_property
+    def _songs(self) -> list[Song]:
+        return song_frames.songs(self.examples)
 
     def _extract(self, backbone: Backbone, layers: list[int], *, tokens: bool, logits: bool) -> Extracted:
         extracted = extract(
@@ -230,17 +252,10 @@ class _Bench:
     def _finetune(self, at: Coordinates, config: FinetunedConfig, backbone: Backbone) -> Tested:
         began = time.monotonic()
         assert isinstance(backbone, EncoderBackbone)
-        examples, counts = self.examples, {"n_train": 0, "n_validation": 0}
-        tested = []
+        examples, counts, tested = self.examples, Counter[str](), []
         for part in examples.parts:
-            train, validation = (
-                shots.sample(examples.truth, examples.groups, examples.ids, rows, at.n_train, at.seed).rows
-                for rows in (part.train, part.validation)
-            )
-            counts = {
-                "n_train": counts["n_train"] + len(train),
-                "n_validation": counts["n_validation"] + len(validation),
-            }
+            rows = experiment.drawn(at, examples, part)
+            counts.update(experiment.counted(rows))
             origin = {
                 "model": backbone.identity,
                 "data": self.data,
@@ -248,21 +263,20 @@ class _Bench:
                 "config": configs.to_json(config),
             }
             name = configs.fingerprint({**origin, "n_train": at.n_train, "seed": at.seed})
-            logits, heard = finetuned(
+            said = finetuned(
                 config,
                 backbone.encoder,
                 examples,
                 self.task,
-                part,
-                train,
-                validation,
+                rows,
                 self.config.cache_folder / "finetuned" / name,
                 seed=at.seed,
                 device=self.config.device,
                 extract=self.config.extract,
                 say=self.say,
             )
-            tested.append((part.test[heard], logits[heard]))
+            self.refused = tuple({*self.refused, *said.refused})
+            tested.append((rows.test[said.heard], said.logits[said.heard]))
         return experiment.pooled(
             self.task,
             examples,
@@ -270,13 +284,11 @@ class _Bench:
             counts=counts,
             notes=(),
             chosen=(),
-            seed=at.seed,
             n_resamples=self.config.n_resamples,
             began=began,
         )
 
     def _result(self, at: Coordinates, described: dict[str, Any], tested: Tested, warnings: Sequence[str]) -> Result:
-        made = {**provenance(), "chosen": list(tested.chosen)}
         return Result(
             experiment=described,
             task=at.task,
@@ -293,7 +305,7 @@ class _Bench:
             notes=(*warnings, *self.task.notes, *self.problems, *self.examples.notes, *tested.notes),
             scores=None,
             seconds=tested.seconds,
-            provenance=made,
+            provenance={**provenance(), "chosen": list(tested.chosen)},
         )
 
     def _grid(self, model: str, n_layers: int) -> Iterator[Coordinates]:

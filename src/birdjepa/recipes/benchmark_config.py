@@ -14,7 +14,6 @@ A TOML file adds to the named tasks, models and classifiers, or changes them:
 """
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -26,6 +25,7 @@ from birdjepa.benchmark.features import ExtractConfig
 from birdjepa.benchmark.tasks import TASKS, Task
 from birdjepa.benchmark.tasks.own import OwnTask, own_task
 from birdjepa.core import config as configs
+from birdjepa.core import files
 from birdjepa.core.errors import UsageError
 from birdjepa.recipes.benchmark_finetune import FinetunedConfig
 
@@ -88,8 +88,7 @@ class BenchmarkConfig:
 
     @property
     def cache_folder(self) -> Path:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return self.cache or base / "birdjepa" / "features"
+        return self.cache or files.user_caches() / "birdjepa" / "features"
 
 
 AnyConfig = AnyClassifier | RestrictedConfig | FinetunedConfig

@@ -9,16 +9,18 @@ Axes: m test examples | c classes
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from birdjepa.benchmark.classifiers.base import Rows
 from birdjepa.benchmark.features import ExtractConfig, read_ahead
-from birdjepa.benchmark.tasks import Examples, Part, Task
+from birdjepa.benchmark.tasks import Examples, Task
 from birdjepa.core import files
+from birdjepa.core.failures import Failure
 from birdjepa.core.provenance import provenance
 from birdjepa.models.classifier import Classifier, load_classifier
 from birdjepa.models.encoder import Encoder
@@ -51,22 +53,29 @@ class FinetunedConfig:
             raise ValueError(f"need steps, batch_size and lr > 0, got {self.steps}, {self.batch_size}, {self.lr}")
 
 
+class Said(NamedTuple):
+    """What a fine-tuned classifier says of test examples."""
+
+    logits: Float[np.ndarray, "m c"]
+    heard: Bool[np.ndarray, " m"]
+    """False for those that could not be read."""
+    refused: tuple[Failure, ...]
+
+
 def finetuned(
     config: FinetunedConfig,
     encoder: Encoder,
     examples: Examples,
     task: Task,
-    part: Part,
-    train: Int[np.ndarray, " _"],
-    validation: Int[np.ndarray, " _"],
+    rows: Rows,
     folder: Path,
     *,
     seed: int,
     device: str,
     extract: ExtractConfig,
     say: Say,
-) -> tuple[Float[np.ndarray, "m c"], Bool[np.ndarray, " m"]]:
-    """Logits of the part's test examples, and which of them could be read.
+) -> Said:
+    """What the encoder says of the test rows once it has learnt from the others.
 
     Raises:
       Interrupted, UserError: as `birdjepa finetune`.
@@ -75,11 +84,11 @@ def finetuned(
     if (run / "config.json").is_file():
         finetune.resume(run, say)
     else:
-        _write(examples, train, validation, folder / "train.csv")
+        _write(examples, rows, folder / "train.csv")
         encoder.save(folder / "encoder", card="", provenance=provenance())
-        finetune.start(_config(config, task, examples, folder, bool(len(validation)), seed, device), say)
+        finetune.start(_config(config, task, examples, folder, bool(len(rows.validation)), seed, device), say)
     model = load_classifier(run / "model", device=device)
-    return _logits(model, examples, part.test, extract)
+    return _logits(model, examples, rows.test, extract)
 
 
 def _config(
@@ -97,7 +106,7 @@ def _config(
         folds="split" if validated else "",
         validation=usual.validation if validated else 0.0,
         loader=dataclasses.replace(usual.loader, clip_s=clip_s),
-        objective=dataclasses.replace(usual.objective, loss=loss, head=config.head, smoothing=0.1),
+        objective=dataclasses.replace(usual.objective, loss=loss, head=config.head),
         optim=dataclasses.replace(
             usual.optim, lr=config.lr, weight_decay=config.weight_decay, layer_decay=config.layer_decay
         ),
@@ -105,10 +114,10 @@ def _config(
     )
 
 
-def _write(examples: Examples, train: Int[np.ndarray, " _"], validation: Int[np.ndarray, " _"], path: Path) -> None:
+def _write(examples: Examples, learnt: Rows, path: Path) -> None:
     """A manifest of what is learnt from."""
     rows = []
-    for split, indices in (("train", train), ("val", validation)):
+    for split, indices in (("train", learnt.train), ("val", learnt.validation)):
         for index in indices.tolist():
             onset, length = float(examples.onset_s[index]), float(examples.length_s[index])
             recording = examples.manifest.path(int(examples.row[index])).resolve()
@@ -128,17 +137,17 @@ def _write(examples: Examples, train: Int[np.ndarray, " _"], validation: Int[np.
 
 
 @torch.inference_mode()
-def _logits(
-    model: Classifier, examples: Examples, test: Int[np.ndarray, " m"], extract: ExtractConfig
-) -> tuple[Float[np.ndarray, "m c"], Bool[np.ndarray, " m"]]:
+def _logits(model: Classifier, examples: Examples, test: Int[np.ndarray, " m"], extract: ExtractConfig) -> Said:
     """Mean logits over the clips of each test example, in the task's classes."""
     columns = [examples.classes.index(name) for name in model.classes]
     logits = np.full((len(test), len(examples.classes)), LOWEST, dtype=np.float32)
     heard = np.zeros(len(test), dtype=bool)
-    for places, waves, _ in read_ahead(model.encoder.sampling_rate, examples, extract, test):
+    refused: list[Failure] = []
+    for places, waves, errors in read_ahead(model.encoder.sampling_rate, examples, extract, test):
         for place, wave in zip(places, waves, strict=True):
             clips = model.encoder.cut(wave, sampling_rate=model.encoder.sampling_rate).samples
             found: list[Tensor] = [model(torch.from_numpy(clip)[None].to(model.encoder.device)) for clip in clips]
             logits[place, columns] = torch.cat(found).mean(0).cpu().numpy()
             heard[place] = True
-    return logits, heard
+        refused += [Failure(error.path, "decode", error.offset_s, error.reason) for _, error in errors]
+    return Said(logits, heard, tuple(refused))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int
 
-from birdjepa.benchmark.folds import TEST_SPLITS, TRAINING_SPLITS, spread_groups
+from birdjepa.benchmark.folds import TEST_SPLITS, TRAINING_SPLITS, VALIDATION_SPLITS, Folds, spread_groups
 from birdjepa.core.errors import UsageError
 from birdjepa.data.loader import labels_of
 from birdjepa.data.manifest import Manifest
@@ -19,8 +19,6 @@ from birdjepa.data.sources import open_data
 from birdjepa.recipes.finetune_config import FinetuneConfig
 from birdjepa.recipes.pretrain import require_single_labels
 from birdjepa.recipes.probe import folds_of_column, labelled_rows
-
-VALIDATION_SPLITS = ("val", "valid", "validation", "dev")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,10 +60,8 @@ def labelled_data(config: FinetuneConfig) -> Manifest:
 
 def folds_to_cross(labelled: Manifest, config: FinetuneConfig) -> tuple[str, ...]:
     """Folds that are each held out in turn; none where the run has one test part or none."""
-    if not config.folds or config.test or _is_all_training(labelled.column(config.folds)):
-        return ()
-    folds = folds_of_column(labelled.column(config.folds))
-    return folds.names if len(folds) > 1 else ()
+    folds = None if config.test else _folds(labelled, config)
+    return folds.names if folds is not None and len(folds) > 1 else ()
 
 
 def split_parts(labelled: Manifest, config: FinetuneConfig) -> Parts:
@@ -117,16 +113,21 @@ def carve(labels: Sequence[Sequence[str]], groups: Sequence[str], share: float, 
     return held
 
 
-def _is_all_training(values: Sequence[str]) -> bool:
-    """Whether a column holds train and val, and nothing to test."""
-    return {value.strip().lower() for value in values} <= set(TRAINING_SPLITS)
+def _folds(labelled: Manifest, config: FinetuneConfig) -> Folds | None:
+    """Folds of the column that is named; None where there is none, or it holds train and val and nothing to test."""
+    if not config.folds:
+        return None
+    values = labelled.column(config.folds)
+    if not config.test and {value.strip().lower() for value in values} <= set(TRAINING_SPLITS):
+        return None
+    return folds_of_column(values)
 
 
 def _test_rows(labelled: Manifest, config: FinetuneConfig) -> tuple[str, Bool[np.ndarray, " n"]]:
     """Name and rows of what is held out for the test."""
-    if not config.folds or (not config.test and _is_all_training(labelled.column(config.folds))):
+    folds = _folds(labelled, config)
+    if folds is None:
         return "", np.zeros(len(labelled), dtype=bool)
-    folds = folds_of_column(labelled.column(config.folds))
     if len(folds) == 1:
         if config.test and config.test.strip().lower() not in TEST_SPLITS:
             raise UsageError(f"column {config.folds!r} holds train and test: leave out --test {config.test}")

@@ -21,6 +21,7 @@ from birdjepa.benchmark import multilabel
 from birdjepa.benchmark.evaluate import Score, score_predictions
 from birdjepa.benchmark.folds import Folds
 from birdjepa.benchmark.multilabel import MultiLabelScore, evaluate_scores
+from birdjepa.benchmark.tasks import common
 from birdjepa.core import files
 from birdjepa.core.errors import InputError, UsageError, UserError
 from birdjepa.data.loader import labels_of
@@ -116,11 +117,7 @@ class Validation(Judge):
 
 def truth_of(part: Manifest, classes: Sequence[str]) -> Int[np.ndarray, "n c"]:
     """1 for each class of each row; a class that is not among them is nowhere."""
-    truth = np.zeros((len(part), len(classes)), dtype=np.int64)
-    index = {name: column for column, name in enumerate(classes)}
-    for row, names in enumerate(labels_of(part)):
-        truth[row, [index[name] for name in names if name in index]] = 1
-    return truth
+    return common.truth_of(labels_of(part), classes).astype(np.int64)
 
 
 def hear_test(

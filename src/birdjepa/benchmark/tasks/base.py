@@ -8,6 +8,7 @@ Axes: n examples | c classes
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -66,6 +67,11 @@ class Examples:
 
     def heard(self) -> str:
         """Hash of what a model hears: names, times and sizes of recordings. 16 hex digits."""
+        return self._heard
+
+    @functools.cached_property
+    def _heard(self) -> str:
+        """Asks the disk for every recording's size, once."""
         digest = hashlib.sha256("\0".join(self.ids).encode("utf-8", "surrogateescape"))
         sizes = [self.manifest.size(int(row)) for row in self.row]
         for array in (self.onset_s, self.length_s, np.array(sizes, dtype=np.int64)):

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from birdjepa.benchmark.tasks.base import Examples, Task
-from birdjepa.benchmark.tasks.common import by_split, labels_of, names_of, truth_of
+from birdjepa.benchmark.tasks.common import by_split, names_of, truth_of
 from birdjepa.core.errors import LabelError
 from birdjepa.data.catalog.beans import SETS, Beans
 from birdjepa.data.catalog.events import Event, read_events
+from birdjepa.data.loader import row_labels
 from birdjepa.data.manifest import Manifest
 
 LONGEST_S = 60.0
@@ -28,7 +29,7 @@ def read_classified(manifests: Sequence[Manifest], *, of: Beans) -> Examples:
     """One example for each recording: its first seconds."""
     (manifest,) = manifests
     n = len(manifest)
-    truth = truth_of([labels_of(manifest, row) for row in range(n)], of.classes)
+    truth = truth_of([row_labels(manifest, row) for row in range(n)], of.classes)
     groups = tuple(manifest.columns["group"])
     return Examples(
         manifest=manifest,

@@ -18,11 +18,12 @@ from typing import NamedTuple
 import numpy as np
 
 from birdjepa.benchmark.tasks.base import Examples, Task
-from birdjepa.benchmark.tasks.common import by_split, labels_of, truth_of
+from birdjepa.benchmark.tasks.common import by_split, truth_of
 from birdjepa.core.errors import UsageError
 from birdjepa.data.catalog.birdset_tasks import TASKS
 from birdjepa.data.catalog.birdset_tasks import Task as Source
 from birdjepa.data.crops import parse_events
+from birdjepa.data.loader import row_labels
 from birdjepa.data.manifest import Manifest
 
 CLIP_S = 5.0
@@ -51,7 +52,7 @@ def read(manifests: Sequence[Manifest], *, source: Source) -> Examples:
     if not recordings or not tested:
         raise UsageError(f"{manifest.name}: {source.name} needs rows of split train and of split {TEST}")
     clips = [*_training_clips(manifest, recordings), *tested]
-    truth = truth_of([labels_of(manifest, clip.row) for clip in clips], source.classes)
+    truth = truth_of([row_labels(manifest, clip.row) for clip in clips], source.classes)
     groups = tuple(manifest.columns["group"][clip.row] for clip in clips)
     part = by_split([splits[clip.row] for clip in clips], truth, groups, test=(TEST,))
     untrained = [name for name, n in zip(source.classes, truth[part.train].sum(axis=0), strict=True) if n == 0]
@@ -78,7 +79,7 @@ def _training_clips(manifest: Manifest, recordings: Sequence[int]) -> list[_Clip
     clips = []
     for number in range(EVENTS):
         for row in shuffled:
-            label = manifest.columns["label"][row] or (labels_of(manifest, row) or [""])[0]
+            label = manifest.columns["label"][row] or (row_labels(manifest, row) or [""])[0]
             if number < len(onsets[row]) and taken[label] < CAP:
                 taken[label] += 1
                 clips.append(_Clip(row, onsets[row][number], number))

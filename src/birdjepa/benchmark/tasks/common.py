@@ -10,13 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from birdjepa.benchmark.folds import TEST_SPLITS, spread_groups
+from birdjepa.benchmark.folds import TEST_SPLITS, TRAIN_SPLITS, VALIDATION_SPLITS, folds_from_column, spread_groups
 from birdjepa.benchmark.tasks.base import Part
 from birdjepa.core.errors import UsageError
-from birdjepa.data.manifest import Manifest
 
-TRAIN = ("train", "training")
-VALIDATION = ("val", "valid", "validation", "dev")
 SHARE = 5
 """One in so many training groups is held out for validation where a data set has no validation part."""
 
@@ -26,12 +23,6 @@ def names_of(keys: Sequence[str]) -> list[str]:
     folders = {os.path.dirname(key) for key in keys}
     shared = os.path.commonpath(folders) if folders and "" not in folders else ""
     return [os.path.relpath(key, shared) if shared else key for key in keys]
-
-
-def labels_of(manifest: Manifest, row: int) -> list[str]:
-    """Classes of a row, from its label and its labels."""
-    cell = f"{manifest.columns['label'][row]};{manifest.columns['labels'][row]}"
-    return list(dict.fromkeys(name for name in cell.split(";") if name))
 
 
 def truth_of(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> Int[np.ndarray, "n c"]:
@@ -52,7 +43,7 @@ def by_split(
       UsageError: if nothing trains or nothing is tested.
     """
     lower = np.array([split.strip().lower() for split in splits])
-    train, validation = np.flatnonzero(np.isin(lower, TRAIN)), np.flatnonzero(np.isin(lower, VALIDATION))
+    train, validation = np.flatnonzero(np.isin(lower, TRAIN_SPLITS)), np.flatnonzero(np.isin(lower, VALIDATION_SPLITS))
     tested = np.flatnonzero(np.isin(lower, test))
     if not len(train) or not len(tested):
         found = ", ".join(sorted({split or "(blank)" for split in splits})[:5])
@@ -77,17 +68,10 @@ def hold_out(
 
 
 def by_fold(folds: Sequence[str]) -> tuple[Part, ...]:
-    """Cross-validation over the values of a column: each is tested once. A classifier makes its own validation part."""
-    names = sorted({fold for fold in folds if fold}, key=lambda fold: (len(fold), fold))
-    if len(names) < 2:
-        raise UsageError(f"cross-validation needs a column with at least 2 different folds, found {names}")
-    column = np.array(folds)
-    return tuple(
-        Part(
-            name,
-            np.flatnonzero((column != name) & (column != "")),
-            np.zeros(0, dtype=np.int64),
-            np.flatnonzero(column == name),
-        )
-        for name in names
-    )
+    """Cross-validation over the values of a column: each is tested once. A classifier makes its own validation part.
+
+    Raises:
+      UsageError: if fewer than two values occur.
+    """
+    none = np.zeros(0, dtype=np.int64)
+    return tuple(Part(name, train, none, test) for name, train, test in folds_from_column(folds))

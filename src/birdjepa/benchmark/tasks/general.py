@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from birdjepa.benchmark.tasks.base import Examples, Part, Task
-from birdjepa.benchmark.tasks.common import by_fold, by_split, labels_of, names_of, truth_of
+from birdjepa.benchmark.tasks.common import by_fold, by_split, names_of, truth_of
+from birdjepa.data.loader import row_labels
 from birdjepa.data.manifest import Manifest
 
 
@@ -14,7 +15,7 @@ def read(manifests: Sequence[Manifest], *, clip_s: float | None, folds: str) -> 
     """One example for each row: its first seconds. Divided by the column that `folds` names, else by split."""
     (manifest,) = manifests
     n = len(manifest)
-    labels = [labels_of(manifest, row) for row in range(n)]
+    labels = [row_labels(manifest, row) for row in range(n)]
     classes = tuple(sorted({name for names in labels for name in names}))
     truth = truth_of(labels, classes)
     groups = tuple(manifest.columns["group"])

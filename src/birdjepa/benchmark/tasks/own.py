@@ -15,10 +15,11 @@ from typing import Literal
 
 import numpy as np
 
+from birdjepa.benchmark.folds import TRAIN_SPLITS
 from birdjepa.benchmark.tasks import general, syllables
 from birdjepa.benchmark.tasks.base import Examples, Kind, Protocol, Task
-from birdjepa.benchmark.tasks.common import TRAIN, labels_of
 from birdjepa.core.errors import UsageError
+from birdjepa.data.loader import row_labels
 from birdjepa.data.manifest import Manifest
 from birdjepa.data.sources import open_data
 
@@ -86,11 +87,11 @@ def read(manifests: Sequence[Manifest], *, spec: OwnTask) -> Examples:
     manifest = manifest.select([row for row in range(len(manifest)) if _is_wanted(manifest, row, spec)])
     column = spec.folds or ("fold" if any(manifest.columns["fold"]) else "split")
     values, may_be_none = manifest.column(column), spec.task_type == "multi-label"
-    rows = [row for row, value in enumerate(values) if value and (may_be_none or labels_of(manifest, row))]
+    rows = [row for row, value in enumerate(values) if value and (may_be_none or row_labels(manifest, row))]
     if not rows:
         raise UsageError(f"{manifest.name}: no row has a label and a value in column {column!r}")
     kept = manifest.select(rows)
-    is_split = bool({value.strip().lower() for value in kept.columns[column]} & set(TRAIN))
+    is_split = bool({value.strip().lower() for value in kept.columns[column]} & set(TRAIN_SPLITS))
     if is_split:
         kept = dataclasses.replace(kept, columns={**kept.columns, "split": kept.columns[column]})
     return general.read([kept], clip_s=spec.clip_s, folds="" if is_split else column)
@@ -104,7 +105,7 @@ def _is_wanted(manifest: Manifest, row: int, spec: OwnTask) -> bool:
 
 def _kind(manifest: Manifest) -> Kind:
     """Several labels in any row make a multi-label task."""
-    n_labels = np.array([len(labels_of(manifest, row)) for row in range(len(manifest))])
+    n_labels = np.array([len(row_labels(manifest, row)) for row in range(len(manifest))])
     if not n_labels.any():
         raise UsageError(f"{manifest.name}: no row has a label; a task needs a column label or labels")
     return "multi-label" if (n_labels > 1).any() else "single-label"

@@ -11,9 +11,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from birdjepa.audio.labels import Label
-from birdjepa.benchmark.folds import folds_by_group
+from birdjepa.benchmark.folds import TRAIN_SPLITS, folds_by_group
 from birdjepa.benchmark.tasks.base import Examples, Part, Task
-from birdjepa.benchmark.tasks.common import TRAIN, by_fold, by_split, names_of, truth_of
+from birdjepa.benchmark.tasks.common import by_fold, by_split, names_of, truth_of
 from birdjepa.core.errors import UsageError
 from birdjepa.data.catalog.birdsong_recognition import BIRDS
 from birdjepa.data.manifest import Manifest
@@ -85,7 +85,7 @@ def _parts(
         made = folds_by_group([""] * len(keys), keys, N_FOLDS, seed=0)
         return by_fold([made.names[fold] for fold in made.fold])
     values = [manifest.column(column)[row] for row in first]
-    is_split = bool({value.strip().lower() for value in values} & set(TRAIN))
+    is_split = bool({value.strip().lower() for value in values} & set(TRAIN_SPLITS))
     return (by_split(values, truth, keys),) if is_split else by_fold(values)
 
 

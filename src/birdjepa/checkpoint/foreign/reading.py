@@ -3,7 +3,7 @@ Hub. Pickles are refused unread, for what is in them may run.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +13,7 @@ from torch import Tensor
 
 from birdjepa.core import config as configs
 from birdjepa.core.errors import UsageError
-from birdjepa.data import hub
-from birdjepa.data.hub import Asked
+from birdjepa.data.hub_models import fetch_model
 
 WEIGHTS = "model.safetensors"
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@(.+))?")
@@ -51,11 +50,14 @@ def find(source: str, names: tuple[str, ...]) -> Found:
     asked = _HUB_ID.fullmatch(source)
     if asked is None or ".." in asked[1]:
         raise UsageError(f"{source}: no such file or folder, nor OWNER/NAME[@REVISION] of the Hub")
-    commit = hub.find(Asked(asked[1], (), asked[2] or "main", "models"))
-    _require_weights(f"{source} on the Hub", list(commit.files))
-    local = {name: commit.file(name).local() for name in (*names, WEIGHTS) if name in commit.files}
-    weights = local.pop(WEIGHTS)
-    return Found(weights, _settings(local), asked[1], commit.sha)
+
+    def choose(held: Sequence[str]) -> list[str]:
+        _require_weights(f"{source} on the Hub", held)
+        return [name for name in (*names, WEIGHTS) if name in held]
+
+    fetched = fetch_model(f"hub:{asked[1]}#{asked[2] or 'main'}", choose)
+    there = {name: fetched.path / name for name in names if (fetched.path / name).is_file()}
+    return Found(fetched.path / WEIGHTS, _settings(there), asked[1], fetched.commit)
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -77,7 +79,7 @@ def read(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _require_weights(where: str, names: list[str]) -> None:
+def _require_weights(where: str, names: Sequence[str]) -> None:
     if WEIGHTS in names:
         return
     pickles = [name for name in sorted(names) if name.endswith(_PICKLED)]
