@@ -55,7 +55,7 @@ def overhead(options: argparse.Namespace) -> dict[str, object]:
         loader=dataclasses.replace(base.loader, workers=2, pin_memory=False),
         train=dataclasses.replace(base.train, batch_size=options.batch, device="cpu"),
     )
-    clips = pretrain.make_clips(config, pretrain.open_sources(config))
+    clips = config.open_clips(pretrain.open_sources(config))
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(profile.shortened(config, profile.N_WARM + options.steps), clips, Path(folder))
         profile.count_flops(trainer, config, noise(config, clips))

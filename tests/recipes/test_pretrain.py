@@ -141,7 +141,7 @@ def test_the_first_error_is_told_where_the_refused_cannot_be_listed_either(tmp_p
 
 def test_a_signal_during_the_start_ends_it_before_anything_is_built(songs, tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    monkeypatch.setattr(pretrain, "make_objective", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr(PretrainConfig, "make_objective", lambda *_: pytest.fail("built"))
     with StopSignal() as outer:
         os.kill(os.getpid(), signal.SIGTERM)
         assert outer.stop()
@@ -240,7 +240,7 @@ def test_splits_and_weights_choose_what_is_learnt_from(tmp_path):
     with pytest.raises(UsageError, match="no rows with split dev; there are test, train, valid"):
         pretrain.open_sources(dataclasses.replace(config, splits=("dev",)))
     both = dataclasses.replace(config, splits=(), data=(f"{tmp_path / 'm.csv'}@3", str(tmp_path)))
-    clips = pretrain.make_clips(both, pretrain.open_sources(both))
+    clips = both.open_clips(pretrain.open_sources(both))
     assert clips.order.shares[0] / clips.order.shares[1] == pytest.approx(3, rel=0.2)
 
 

@@ -14,7 +14,7 @@ from birdjepa.cli import main
 from birdjepa.core import memory
 from birdjepa.recipes import profile as job
 from birdjepa.recipes import profile_memory
-from birdjepa.recipes.pretrain import make_clips, open_sources
+from birdjepa.recipes.pretrain import open_sources
 from birdjepa.recipes.profile_memory import Memory, by_batch, largest_that_fits
 
 
@@ -62,7 +62,7 @@ def test_operations_are_those_of_the_model(songs, tmp_path):
     counted = []
     for batch_size in (4, 8):
         config = tiny(songs, tmp_path, batch_size=batch_size, accumulate=1, precision="fp32")
-        clips = make_clips(config, open_sources(config))
+        clips = config.open_clips(open_sources(config))
         trainer = profile_memory.make_trainer(config, clips, tmp_path)
         batch = profile_memory.noise(config, clips)
         counted.append(job.count_flops(trainer, config, batch))
@@ -105,7 +105,7 @@ def test_memory_is_measured_while_the_next_batch_can_be_expected_to_fit(songs, t
     config = tiny(songs, tmp_path)
     asked: list[int] = []
     monkeypatch.setattr(profile_memory, "peak_mib", lambda config, clips, size: asked.append(size) or 100.0 + 10 * size)
-    found = list(by_batch(config, make_clips(config, open_sources(config)), 1024, 500.0))
+    found = list(by_batch(config, config.open_clips(open_sources(config)), 1024, 500.0))
     assert asked == [2, 4, 8, 16, 32], "64 would take 740"
     assert largest_that_fits(found, 500.0) == 40
     assert largest_that_fits(found, 1e9) == 4 * 32, "no fit is believed further"

@@ -38,8 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, songs: Path) -> PretrainConfig
 
 
 def twin(config: PretrainConfig) -> Objective:
-    clips = pretrain.make_clips(config, pretrain.open_sources(config))
-    return pretrain.make_objective(config, config.encoder_config().build().initialise(config.seed), clips)
+    return config.make_objective(config.open_clips(pretrain.open_sources(config)))
 
 
 def test_the_newest_weights_are_put_into_the_objective(run: PretrainConfig):

@@ -13,7 +13,7 @@ from birdjepa.objectives.ajepa import Ajepa, AjepaConfig
 from birdjepa.objectives.base import Chance, DataSize
 from birdjepa.objectives.patches import augmented_frames
 from birdjepa.recipes.config import PretrainConfig
-from birdjepa.recipes.pretrain import make_clips, open_sources
+from birdjepa.recipes.pretrain import open_sources
 from birdjepa.report.contents import Absent
 from birdjepa.report.drawing import (
     PLACE,
@@ -39,7 +39,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
 
 @pytest.fixture(scope="module")
 def clips(config: PretrainConfig) -> Clips:
-    return make_clips(config, open_sources(config))
+    return config.open_clips(open_sources(config))
 
 
 def make(config: PretrainConfig, seed: int) -> Ajepa:

@@ -18,7 +18,7 @@ from birdjepa.objectives.lejepa import LejepaConfig
 from birdjepa.objectives.masks import RandomMaskConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.recipes.config import PretrainConfig
-from birdjepa.recipes.pretrain import make_clips, make_objective, open_sources
+from birdjepa.recipes.pretrain import open_sources
 from birdjepa.report.build import build_report
 from birdjepa.report.contents import Absent, ReportConfig, ReportContents, Seen, SeenPanel
 from birdjepa.report.gather_clips import scale_of
@@ -47,9 +47,8 @@ def base(songs: Path) -> PretrainConfig:
 
 
 def made(config: PretrainConfig) -> tuple[Clips, Objective]:
-    clips = make_clips(config, open_sources(config))
-    encoder = config.encoder_config().build().initialise(config.seed)
-    return clips, make_objective(config, encoder, clips).requires_grad_(False).eval()
+    clips = config.open_clips(open_sources(config))
+    return clips, config.make_objective(clips).requires_grad_(False).eval()
 
 
 def look(config: PretrainConfig, trained: int | Absent = N_STEPS, *, n_drawn: int = 16) -> Seen:

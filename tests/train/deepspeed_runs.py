@@ -104,7 +104,7 @@ def hand_over(variant: str, songs: Path, results: Results, out: Path) -> None:
         trainer, clips = begin(config, "deepspeed", out / "resumed")
         go_on(trainer, out / f"{origin}-half")
         results.keep(f"{origin}-then-{variant}", advance(trainer, clips, HALF), trainer.state.tensors())
-    results.keep(f"{variant}-exported", [], trainer.state.exported_encoder())
+    results.keep(f"{variant}-exported", [], trainer.state.exported())
 
 
 def poison(variant: str, songs: Path, results: Results, out: Path) -> None:

@@ -39,7 +39,7 @@ from birdjepa.objectives.supervised import SupervisedConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.optim.muon import MuonConfig
 from birdjepa.recipes.config import PretrainConfig
-from birdjepa.recipes.pretrain import make_clips, make_state
+from birdjepa.recipes.pretrain import make_state
 from birdjepa.recipes.run_folder import newest
 from birdjepa.train.engines import make_engine
 from birdjepa.train.loop import Trainer
@@ -91,7 +91,7 @@ def configurations(songs: Path, out: Path) -> dict[str, PretrainConfig]:
 
 def begin(config: PretrainConfig, engine: str, folder: Path) -> tuple[Trainer, Clips]:
     """A trainer at step 0 for as many processes as are connected, and its clips."""
-    clips = make_clips(config, [open_data(config.data[0])])
+    clips = config.open_clips([open_data(config.data[0])])
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, engine=engine))
     state = make_state(config, clips, make_engine(config.train, torch.device("cpu")))
     folder.mkdir(parents=True, exist_ok=True)

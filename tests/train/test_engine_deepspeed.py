@@ -97,7 +97,7 @@ def check_checkpoints(songs, out, variant, tmp_path):
     )
     tensors = {name: tensor.detach() for name, tensor in trainer.state.tensors().items()}
     assert furthest(whole, tensors)[0] < TOLERANCE
-    exported = {name: tensor.detach() for name, tensor in trainer.state.exported_encoder().items()}
+    exported = {name: tensor.detach() for name, tensor in trainer.state.exported().items()}
     assert furthest(exported, tensors_of(out, f"{variant}-exported"))[0] < TOLERANCE
 
 

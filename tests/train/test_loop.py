@@ -16,7 +16,6 @@ from birdjepa.objectives.base import DataSize
 from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.optim.groups import parameter_table
 from birdjepa.optim.schedules import factor
-from birdjepa.recipes.pretrain import make_clips
 from birdjepa.train.config import MonitorConfig, OnlineProbeConfig
 from birdjepa.train.engine import SingleEngine
 from birdjepa.train.loop import NonFinite, Trainer, autocast_dtype, pick_device
@@ -31,7 +30,7 @@ def songs(tmp_path_factory):
 def make(songs, folder, **settings) -> tuple[Trainer, Clips]:
     """A trainer at step 0 and its clips."""
     config = tiny(songs, folder, **settings)
-    clips = make_clips(config, [open_data(str(songs))])
+    clips = config.open_clips([open_data(str(songs))])
     objective = config.objective.build(
         config.encoder_config().build().initialise(config.seed), config.seed, DataSize(8, 2)
     )
@@ -119,7 +118,7 @@ def test_the_average_follows_the_weights(songs, tmp_path):
     before = weight.detach().clone()
     step(trainer, clips)
     wanted = 0.75 * before + 0.25 * weight.detach()
-    assert torch.allclose(trainer.state.exported_encoder()["vit.embed.weight"], wanted, atol=1e-7)
+    assert torch.allclose(trainer.state.exported()["vit.embed.weight"], wanted, atol=1e-7)
     assert not torch.equal(before, weight)
 
 

@@ -9,6 +9,7 @@ from tiny_run import tiny, write_songs
 
 from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.recipes import pretrain
+from birdjepa.recipes.config import PretrainConfig
 from birdjepa.train import timing
 from birdjepa.train.timing import Stopwatch
 
@@ -64,10 +65,10 @@ def test_shares_are_of_the_time_since_they_were_told(clock):
 
 def test_every_logged_row_tells_how_long_data_was_waited_for(clock, tmp_path, monkeypatch):
     """Time stands still but while a batch is made (3 s) and a forward pass runs (1 s), from the second step on 9 s."""
-    make_clips, forward = pretrain.make_clips, Lejepa.forward
+    open_clips, forward = PretrainConfig.open_clips, Lejepa.forward
 
     def slow_clips(config, sources):
-        clips = make_clips(config, sources)
+        clips = open_clips(config, sources)
         monkeypatch.setattr(clips, "batch", lambda *args: (later(3.0), type(clips).batch(clips, *args))[1])
         return clips
 
@@ -78,7 +79,7 @@ def test_every_logged_row_tells_how_long_data_was_waited_for(clock, tmp_path, mo
     def later(seconds):
         clock.now += seconds
 
-    monkeypatch.setattr(pretrain, "make_clips", slow_clips)
+    monkeypatch.setattr(PretrainConfig, "open_clips", slow_clips)
     monkeypatch.setattr(Lejepa, "forward", slow_forward)
     config = tiny(write_songs(tmp_path / "songs", 4), tmp_path / "run", steps=3, accumulate=1, log_every=5)
     pretrain.start(dataclasses.replace(config, train=unwatched(config.train)), lambda _: None)

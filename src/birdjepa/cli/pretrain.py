@@ -14,7 +14,7 @@ from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.core.processes import asked
 from birdjepa.optim import OPTIMISERS
 from birdjepa.recipes import pretrain, slurm
-from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.fork import ForkArguments, fork
 from birdjepa.recipes.named import RECIPES
 from birdjepa.recipes.report import report
@@ -76,7 +76,7 @@ def engine_to_resume_with(argv: Sequence[str]) -> tuple[list[str], str | None]:
     return take(given, ENGINE) if resumes else (given, None)
 
 
-def configure(argv: Sequence[str]) -> PretrainConfig:
+def configure(argv: Sequence[str]) -> RunConfig:
     """Recipe, then file, then command line: each over the one before."""
     name, rest, file = named(argv, f"a recipe ({', '.join(RECIPES)})")
     if name and name not in RECIPES:

@@ -11,7 +11,7 @@ from rich.table import Table
 from birdjepa.cli import pretrain, tell
 from birdjepa.cli.arguments import parse
 from birdjepa.core.errors import EXIT_DONE, UsageError
-from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.profile import OVERHEAD, PARTS, Profile, ProfileConfig, profile
 from birdjepa.recipes.profile_memory import FURTHEST
 
@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> int:
     return EXIT_DONE
 
 
-def configure(argv: Sequence[str]) -> tuple[PretrainConfig, ProfileConfig, bool]:
+def configure(argv: Sequence[str]) -> tuple[RunConfig, ProfileConfig, bool]:
     """The run, what is measured, and whether JSON is asked for.
 
     Raises:

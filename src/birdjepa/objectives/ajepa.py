@@ -33,6 +33,7 @@ from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfi
 from birdjepa.objectives.curriculum import CurriculumConfig
 from birdjepa.objectives.masks import BlockMaskConfig, ComplementMaskConfig, Masks, RandomMaskConfig, StripeMaskConfig
 from birdjepa.objectives.patches import augmented_frames, panel, pool_seen, take
+from birdjepa.objectives.teacher import follow
 
 AnyMasks = CurriculumConfig | BlockMaskConfig | StripeMaskConfig | RandomMaskConfig | ComplementMaskConfig
 
@@ -97,13 +98,8 @@ class Ajepa(Objective):
             watched=seen.watched if self.config.export == "teacher" else seen.embedding.detach(),
         )
 
-    @torch.no_grad()
     def after_update(self, chance: Chance) -> None:
-        """teacher <- momentum * teacher + (1 - momentum) * encoder, in float32."""
-        first, last = self.config.momentum
-        momentum = first + (last - first) * chance.progress
-        for mine, theirs in zip(self.teacher.parameters(), self.encoder.parameters(), strict=True):
-            mine.lerp_(theirs.to(mine.dtype), 1 - momentum)
+        follow(self.teacher, self.encoder, self.config.momentum, chance.progress)
 
     @torch.no_grad()
     def panels(self, batch: ClipBatch, chance: Chance) -> list[Panel]:

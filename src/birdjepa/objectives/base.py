@@ -105,6 +105,20 @@ class Objective(nn.Module, abc.ABC):
         """The encoder that users get."""
         return self.encoder
 
+    @property
+    def averaged(self) -> nn.Module:
+        """What train.ema_decay averages and then exports."""
+        return self.encoder
+
+    @property
+    def watched_width(self) -> int:
+        """Numbers in an embedding that is watched."""
+        return self.encoder.config.embedding_width
+
+    def sleeps(self, group: str, step: int) -> bool:
+        """Whether an optimiser's group of that name does not learn yet at a step: as if it began later."""
+        return False
+
     @abc.abstractmethod
     def forward(self, batch: ClipBatch, chance: Chance) -> ObjectiveOutput:
         """Loss of one micro-batch."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from birdjepa.core import config as configs
 from birdjepa.core import files, memory
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, EXIT_REQUEUE, Interrupted, UsageError, UserError
-from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.config import RunConfig
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.sinks import METRICS, read_metrics
 
@@ -31,7 +31,7 @@ def is_finished(folder: Path) -> bool:
     return (folder / "encoder" / "config.json").exists()
 
 
-def train(config: PretrainConfig, signal: StopSignal) -> bool:
+def train(config: RunConfig, signal: StopSignal) -> bool:
     """Runs it to its end in config.out, from where it stands; whether there was anything left to do.
 
     Raises:
@@ -58,7 +58,7 @@ def train(config: PretrainConfig, signal: StopSignal) -> bool:
     return True
 
 
-def require_same(config: PretrainConfig) -> None:
+def require_same(config: RunConfig) -> None:
     """Refuses a folder that holds another run than config's.
 
     Raises:

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from birdjepa.models.classifier import Classifier
 from birdjepa.models.encoder import Encoder
-from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.finetune_config import FinetuneConfig
 
+if TYPE_CHECKING:  # it writes its card itself
+    from birdjepa.recipes.config import PretrainConfig
 
-def model_card(config: PretrainConfig, encoder: Encoder, n_recordings: int) -> str:
+
+def model_card(config: "PretrainConfig", encoder: Encoder, n_recordings: int) -> str:
     """README.md of an encoder folder: front matter for the Hub, what it is, how to use it and where it came from."""
     front_end = config.front_end
     width, depth, heads = config.encoder.dimensions

@@ -24,7 +24,7 @@ from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.core.provenance import provenance
 from birdjepa.data.sources import split_weight
 from birdjepa.recipes import apart
-from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.named import RECIPES
 from birdjepa.recipes.probe import ProbeConfig, probe
 from birdjepa.recipes.run_folder import Say
@@ -90,7 +90,7 @@ class Run:
     name: str
     seed: int
     folder: Path
-    config: PretrainConfig
+    config: RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _short(objective: str) -> str:
     raise UsageError(f"{objective!r} is neither a recipe ({', '.join(RECIPES)}) nor a file")
 
 
-def _configuration(name: str, config: CompareConfig) -> PretrainConfig:
+def _configuration(name: str, config: CompareConfig) -> RunConfig:
     """A recipe with the common settings over it."""
     if name in RECIPES:
         made = RECIPES[name]()
@@ -170,7 +170,7 @@ def _configuration(name: str, config: CompareConfig) -> PretrainConfig:
     return made
 
 
-def _run_of(name: str, recipe: PretrainConfig, steps: int, seed: int, config: CompareConfig) -> Run:
+def _run_of(name: str, recipe: RunConfig, steps: int, seed: int, config: CompareConfig) -> Run:
     stem = name if name in RECIPES else Path(name).stem
     folder = config.out / f"{stem}-seed{seed}"
     probe_off = dataclasses.replace(recipe.train.probe, enabled=False)
@@ -178,7 +178,7 @@ def _run_of(name: str, recipe: PretrainConfig, steps: int, seed: int, config: Co
     return Run(name, seed, folder, dataclasses.replace(recipe, out=folder, seed=seed, train=train))
 
 
-def _steps(recipes: dict[str, PretrainConfig], config: CompareConfig, signal: StopSignal, say: Say) -> dict[str, int]:
+def _steps(recipes: dict[str, RunConfig], config: CompareConfig, signal: StopSignal, say: Say) -> dict[str, int]:
     """Updates of each objective; those found by timing are kept, so that going on means the same runs."""
     if config.steps:
         return dict.fromkeys(recipes, config.steps)

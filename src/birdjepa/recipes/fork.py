@@ -15,7 +15,8 @@ from birdjepa.core import files, processes
 from birdjepa.core.errors import UsageError
 from birdjepa.optim.schedules import ForkConfig
 from birdjepa.recipes import pretrain, run_folder
-from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.any_run import read_run
+from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.run_folder import Say
 from birdjepa.train.sinks import METRICS, read_metrics
 
@@ -46,7 +47,7 @@ def fork(asked: ForkArguments, say: Say) -> Path:
         raise UsageError(
             f"a fork is made by one process, not by {world}: stop it after its first steps, and go on with --resume"
         )
-    parent = run_folder.read_config(PretrainConfig, asked.fork)
+    parent = read_run(asked.fork)
     name = f"{asked.fork.absolute().name}-at-{asked.at_step}-cooldown-{asked.cooldown}"
     config = forked(parent, asked, asked.out or asked.fork.absolute().parent / name)
     run_folder.require_free(config.out, config)
@@ -76,7 +77,7 @@ def fork(asked: ForkArguments, say: Say) -> Path:
     return config.out
 
 
-def forked(parent: PretrainConfig, asked: ForkArguments, out: Path) -> PretrainConfig:
+def forked(parent: RunConfig, asked: ForkArguments, out: Path) -> RunConfig:
     """The whole configuration of a fork.
 
     Raises:

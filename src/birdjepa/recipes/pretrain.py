@@ -6,7 +6,6 @@ from collections.abc import Generator
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from birdjepa.core import config as configs
 from birdjepa.core import failures, processes
@@ -14,17 +13,13 @@ from birdjepa.core.errors import UsageError
 from birdjepa.core.failures import Failure
 from birdjepa.core.processes import Processes
 from birdjepa.core.provenance import provenance
-from birdjepa.data.loader import Clips, labels_of
+from birdjepa.data.loader import Batches, labels_of
 from birdjepa.data.manifest import Manifest
 from birdjepa.data.sources import open_data, pinned, split_weight
-from birdjepa.models.encoder import Encoder
-from birdjepa.objectives.base import DataSize, Objective
-from birdjepa.objectives.supervised import SupervisedConfig
-from birdjepa.optim import mup
 from birdjepa.optim.groups import describe
 from birdjepa.recipes import run_folder
-from birdjepa.recipes.card import model_card
-from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.any_run import read_run
+from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.run_folder import Say
 from birdjepa.train.engine import Engine
 from birdjepa.train.engines import make_engine, require_usable
@@ -39,11 +34,11 @@ class PretrainResult:
     """What a finished run left behind."""
 
     folder: Path
-    config: PretrainConfig
+    config: RunConfig
     refused: dict[str, Failure]
 
 
-def start(config: PretrainConfig, say: Say) -> PretrainResult:
+def start(config: RunConfig, say: Say) -> PretrainResult:
     """A new run in config.out.
 
     Raises:
@@ -60,7 +55,7 @@ def start(config: PretrainConfig, say: Say) -> PretrainResult:
         sources = own.together(lambda: open_sources(config))
         with run_folder.only_one(folder):
             own.first(lambda: run_folder.require_free(folder, config))
-            clips = own.together(lambda: make_clips(config, sources))
+            clips = own.together(lambda: config.open_clips(sources))
             found = run_folder.origin(config.train.threads, sources)
             own.first(lambda: run_folder.begin(folder, config, found))
             return _run(config, clips, folder, device, signal, say)
@@ -76,7 +71,7 @@ def resume(folder: Path, say: Say, *, engine: str | None = None) -> PretrainResu
       UsageError: if there is no run, or the data has changed since it began.
       Interrupted, UserError: as `Trainer.run`.
     """
-    config = run_folder.read_config(PretrainConfig, folder)
+    config = read_run(folder)
     if engine:
         changes = {"engine": engine, **({} if engine == "deepspeed" else {"deepspeed_config": ""})}
         config = dataclasses.replace(config, train=configs.overlay(config.train, changes, where="train"))
@@ -84,12 +79,12 @@ def resume(folder: Path, say: Say, *, engine: str | None = None) -> PretrainResu
         say = say if own.is_first else _silence
         sources = own.together(lambda: open_sources(config))
         run_folder.compare_origin(folder, run_folder.origin(config.train.threads, sources), say)
-        clips = own.together(lambda: make_clips(config, sources))
+        clips = own.together(lambda: config.open_clips(sources))
         return _run(config, clips, folder, device, signal, say)
 
 
 @contextlib.contextmanager
-def _connected(config: PretrainConfig) -> Generator[tuple[torch.device, Processes], None, None]:
+def _connected(config: RunConfig) -> Generator[tuple[torch.device, Processes], None, None]:
     """This process's device, and the processes of the run.
 
     Raises:
@@ -103,7 +98,7 @@ def _connected(config: PretrainConfig) -> Generator[tuple[torch.device, Processe
         yield device, own
 
 
-def _pinned(config: PretrainConfig) -> PretrainConfig:
+def _pinned(config: RunConfig) -> RunConfig:
     """The configuration with its DATA as it is now, so that a resumed run reads the same."""
     data, exclude = (tuple(pinned(each) for each in named) for named in (config.data, config.exclude))
     return dataclasses.replace(config, data=data, exclude=exclude)
@@ -113,7 +108,7 @@ def _silence(_: str) -> None:
     """What processes say that are not the first."""
 
 
-def open_sources(config: PretrainConfig) -> list[Manifest]:
+def open_sources(config: RunConfig) -> list[Manifest]:
     """Manifests of the run's DATA, without their weights, narrowed to its splits and to what is not excluded."""
     sources = [open_data(split_weight(data)[0], config.columns) for data in config.data]
     if config.splits:
@@ -123,7 +118,7 @@ def open_sources(config: PretrainConfig) -> list[Manifest]:
     return [_only_labelled(source) for source in sources] if config.objective.needs_labels else sources
 
 
-def _only_splits(config: PretrainConfig, sources: list[Manifest]) -> list[Manifest]:
+def _only_splits(config: RunConfig, sources: list[Manifest]) -> list[Manifest]:
     narrowed = []
     for source in sources:
         split = source.column("split")
@@ -135,7 +130,7 @@ def _only_splits(config: PretrainConfig, sources: list[Manifest]) -> list[Manife
     return narrowed
 
 
-def _without(config: PretrainConfig, sources: list[Manifest]) -> list[Manifest]:
+def _without(config: RunConfig, sources: list[Manifest]) -> list[Manifest]:
     """What is not excluded, told by where the files lie; a source of which nothing is left is an error.
 
     Raises:
@@ -159,82 +154,13 @@ def _only_labelled(source: Manifest) -> Manifest:
     return source.select(rows)
 
 
-def make_objective(config: PretrainConfig, encoder: Encoder, clips: Clips) -> Objective:
-    """The run's objective around a freshly initialised encoder, with what is added to it.
-
-    Raises:
-      UsageError: if it learns single labels and a row has several, or there is only one class.
-    """
-    objective = config.objective
-    if isinstance(objective, SupervisedConfig):
-        require_classes(clips, is_multi_label=objective.is_multi_label)
-    made = _around(config, encoder, clips)
-    if config.mup_base_width:
-        mup.rescale(made, _base_objective(config, clips))
-    return made
-
-
-def width_rates(config: PretrainConfig, objective: Objective, clips: Clips) -> mup.WidthRates | None:
-    """muP's factors on the rates of the run's objective; None in the standard parameterisation."""
-    return mup.width_rates(objective, _base_objective(config, clips)) if config.mup_base_width else None
-
-
-def _base_objective(config: PretrainConfig, clips: Clips) -> Objective:
-    """The run's objective at muP's base width, as the standard parameterisation begins it."""
-    base = config.at_base_width()
-    return _around(base, base.encoder_config().build().initialise(base.seed), clips)
-
-
-def _around(config: PretrainConfig, encoder: Encoder, clips: Clips) -> Objective:
-    size = DataSize(clips.n_recordings, len(clips.classes))
-    return config.added.around(config.objective.build(encoder, config.seed, size), config.seed, size)
-
-
-def require_classes(clips: Clips, *, is_multi_label: bool) -> None:
-    """Refuses data that a classifier cannot learn from.
-
-    Raises:
-      UsageError: naming the recording or what is missing.
-    """
-    if len(clips.classes) < 2:
-        raise UsageError(f"the data has {len(clips.classes)} class(es); a classifier needs at least 2")
-    for source in () if is_multi_label else clips.sources:
-        require_single_labels(source)
-
-
-def require_single_labels(source: Manifest) -> None:
-    """Refuses rows of several labels.
-
-    Raises:
-      UsageError: naming the first one.
-    """
-    for key, labels in zip(source.keys, labels_of(source), strict=True):
-        if len(labels) > 1:
-            raise UsageError(f"{key} has {len(labels)} labels: set --objective.loss binary")
-
-
-def make_clips(config: PretrainConfig, sources: list[Manifest]) -> Clips:
-    """The run's batches of clips."""
-    weights = [split_weight(data)[1] for data in config.data]
-    return Clips(
-        sources,
-        weights,
-        config.loader,
-        sampling_rate=config.front_end.sampling_rate,
-        batch_size=config.train.micro_batch,
-        seed=config.seed,
-        rank=processes.here().rank,
-        world=processes.here().world,
-    )
-
-
-def make_state(config: PretrainConfig, clips: Clips, engine: Engine) -> TrainState:
+def make_state(config: RunConfig, clips: Batches, engine: Engine) -> TrainState:
     """The run's state at step 0.
 
     Raises:
-      UsageError: as `make_objective`.
+      UsageError: as `RunConfig.make_objective`.
     """
-    objective = make_objective(config, config.encoder_config().build().initialise(config.seed), clips)
+    objective = config.make_objective(clips)
     return TrainState(
         objective,
         config.optim,
@@ -242,12 +168,12 @@ def make_state(config: PretrainConfig, clips: Clips, engine: Engine) -> TrainSta
         n_classes=len(clips.classes),
         seed=config.seed,
         engine=engine,
-        width_rates=width_rates(config, objective, clips),
+        width_rates=config.width_rates(objective, clips),
     )
 
 
 def _run(
-    config: PretrainConfig, clips: Clips, folder: Path, device: torch.device, signal: StopSignal, say: Say
+    config: RunConfig, clips: Batches, folder: Path, device: torch.device, signal: StopSignal, say: Say
 ) -> PretrainResult:
     run_folder.stop_early(signal, folder, "pretrain")
     state = make_state(config, clips, make_engine(config.train, device))
@@ -269,33 +195,19 @@ def _run(
     return PretrainResult(folder, config, state.refused)
 
 
-def export(config: PretrainConfig, state: TrainState, folder: Path, n_recordings: int) -> Path:
-    """Writes the run's encoder folder."""
-    weights = state.exported_encoder()
-
-    def write() -> Path:
-        encoder = config.encoder_config().build()
-        encoder.load_state_dict(weights)
-        origin = {**provenance(), "run_hash": configs.fingerprint(config), "seed": config.seed, "steps": state.step}
-        return encoder.save(folder / "encoder", card=model_card(config, encoder, n_recordings), provenance=origin)
-
-    return state.engine.processes.first(write)
+def export(config: RunConfig, state: TrainState, folder: Path, n_recordings: int) -> Path:
+    """Writes what users get of the run."""
+    weights = state.exported()
+    found = {**provenance(), "run_hash": configs.fingerprint(config), "seed": config.seed, "steps": state.step}
+    return state.engine.processes.first(lambda: config.export(weights, folder, found, n_recordings))
 
 
-def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: torch.device, say: Say) -> None:
+def _introduce(config: RunConfig, clips: Batches, state: TrainState, device: torch.device, say: Say) -> None:
     """What is about to happen, in a few lines: data, model, groups, fingerprint."""
-    encoder: Encoder = state.objective.encoder
-    patch_ms = 1000 * config.patch.frames / config.front_end.frame_rate
     precision = autocast_dtype(config.train.precision, device)
-    n_clips = clips.order.epoch_length
-    say(f"data: {clips.n_recordings} recordings, {n_clips} clips of {config.loader.clip_s:g} s an epoch")
-    say(
-        f"encoder: {config.encoder.size}, {_millions(encoder)}, "
-        f"{encoder.config.n_patches} tokens per {config.clips.clip_s:g} s, {patch_ms:g} ms each"
-    )
-    say(f"objective: {config.objective.name}, {_millions(state.objective)} in all that trains")
-    if config.mup_base_width:
-        say(f"muP: the encoder is {config.encoder.width / config.mup_base_width:g} times as wide as its base")
+    say(f"data: {clips.n_recordings} recordings, {clips.clips_per_epoch} clips of {config.loader.clip_s:g} s an epoch")
+    for line in config.introduction(state.objective):
+        say(line)
     for line in describe(state.optimiser, config.train.clip_norm, config.train.clip_by):
         say(line)
     for line in state.engine.notes:
@@ -310,8 +222,3 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
 def _place(state: TrainState, device: torch.device) -> str:
     world = state.engine.world
     return str(device) if world == 1 else f"{world} processes on {device.type}"
-
-
-def _millions(module: nn.Module) -> str:
-    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    return f"{trained / 1e6:.2f} M parameters"

@@ -22,8 +22,8 @@ from birdjepa.core.errors import UsageError
 from birdjepa.core.provenance import provenance
 from birdjepa.data.loader import batches, worker_errors
 from birdjepa.models.vit import Vit
-from birdjepa.recipes.config import PretrainConfig
-from birdjepa.recipes.pretrain import make_clips, open_sources
+from birdjepa.recipes.config import RunConfig
+from birdjepa.recipes.pretrain import open_sources
 from birdjepa.recipes.profile_memory import Memory, budget_mib, by_batch, largest_that_fits, make_trainer, noise
 from birdjepa.recipes.run_folder import Say
 from birdjepa.train.config import SinksConfig
@@ -115,7 +115,7 @@ class Profile:
         return {**dataclasses.asdict(self), "memory": memory, **derived}
 
 
-def profile(config: PretrainConfig, asked: ProfileConfig, say: Say) -> Profile:
+def profile(config: RunConfig, asked: ProfileConfig, say: Say) -> Profile:
     """Measures a step of a run that config describes; leaves nothing behind.
 
     Raises:
@@ -126,7 +126,7 @@ def profile(config: PretrainConfig, asked: ProfileConfig, say: Say) -> Profile:
         raise UsageError("a profile is of one process: leave out --train.engine and torchrun")
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    clips = make_clips(config, open_sources(config))
+    clips = config.open_clips(open_sources(config))
     with tempfile.TemporaryDirectory() as folder:
         say(f"timing {asked.steps} steps of {config.train.batch_size} clips")
         trainer = make_trainer(shortened(config, N_WARM + asked.steps), clips, Path(folder))
@@ -167,7 +167,7 @@ def profile(config: PretrainConfig, asked: ProfileConfig, say: Say) -> Profile:
     )
 
 
-def shortened(config: PretrainConfig, steps: int) -> PretrainConfig:
+def shortened(config: RunConfig, steps: int) -> RunConfig:
     """A run of so many steps that logs each, and looks and saves at the last one."""
     monitor = dataclasses.replace(config.train.monitor, every=steps)
     train = dataclasses.replace(
@@ -176,7 +176,7 @@ def shortened(config: PretrainConfig, steps: int) -> PretrainConfig:
     return dataclasses.replace(config, train=train, schedule=dataclasses.replace(config.schedule, fork=None))
 
 
-def count_flops(trainer: Trainer, config: PretrainConfig, batch: Any) -> float:
+def count_flops(trainer: Trainer, config: RunConfig, batch: Any) -> float:
     """Operations of the trainer's next step, which it takes, on micro-batches like this one."""
     aten = torch.ops.aten
     attention = {
@@ -220,7 +220,7 @@ def time_steps(trainer: Trainer, feed: Any) -> list[dict[str, float]]:
     return steps[N_WARM - 1 :]
 
 
-def by_part(steps: Sequence[Mapping[str, float]], config: PretrainConfig) -> dict[str, float]:
+def by_part(steps: Sequence[Mapping[str, float]], config: RunConfig) -> dict[str, float]:
     """Seconds of a step by part. The last of the steps also looked and saved, which a run does now and then."""
     seconds = {part: statistics.median(step[part] for step in steps[:-1]) for part in PARTS}
     seconds["data"] = statistics.fmean(step["data"] for step in steps)  # it comes in bursts: workers hand over batches

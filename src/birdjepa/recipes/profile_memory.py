@@ -18,7 +18,7 @@ from birdjepa.core import memory, random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import UserError
 from birdjepa.data.loader import Clips
-from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.pretrain import make_state
 from birdjepa.train.engine import SingleEngine
 from birdjepa.train.loop import Trainer, pick_device
@@ -37,13 +37,13 @@ class Memory(NamedTuple):
     """NaN where it did not fit."""
 
 
-def make_trainer(config: PretrainConfig, clips: Clips, folder: Path) -> Trainer:
+def make_trainer(config: RunConfig, clips: Clips, folder: Path) -> Trainer:
     """A trainer of one process at step 0, as `pretrain` makes it."""
     state = make_state(config, clips, SingleEngine(pick_device(config.train.device)))
     return Trainer(state, config.train, config.schedule, folder, seed=config.seed, max_refused=1.0)
 
 
-def noise(config: PretrainConfig, clips: Clips) -> ClipBatch:
+def noise(config: RunConfig, clips: Clips) -> ClipBatch:
     """A micro-batch of clips of noise, each of a recording and class of its own as far as there are so many."""
     size = config.train.micro_batch
     generator = random.torch_generator(config.seed, "noise", device=torch.device("cpu"))
@@ -51,7 +51,7 @@ def noise(config: PretrainConfig, clips: Clips) -> ClipBatch:
     label = number % len(clips.classes) if clips.classes else torch.full((size,), -1)
     return ClipBatch(
         clips=0.1
-        * torch.randn(size, round(config.loader.clip_s * config.front_end.sampling_rate), generator=generator),
+        * torch.randn(size, round(config.loader.clip_s * config.sampling_rate), generator=generator),
         label=label,
         labels=torch.nn.functional.one_hot(label, len(clips.classes)).bool()
         if clips.classes
@@ -74,7 +74,7 @@ def budget_mib(device: torch.device, share: float) -> float:
     return share * free
 
 
-def by_batch(config: PretrainConfig, clips: Clips, largest: int, budget: float) -> Iterator[Memory]:
+def by_batch(config: RunConfig, clips: Clips, largest: int, budget: float) -> Iterator[Memory]:
     """Peaks for micro-batches of 2, 4, 8, ... up to the largest, while the next one can be expected to fit."""
     measured: list[Memory] = []
     size = 2
@@ -109,7 +109,7 @@ def largest_that_fits(measured: Sequence[Memory], budget: float) -> int:
     return size
 
 
-def peak_mib(config: PretrainConfig, clips: Clips, micro_batch: int) -> float:
+def peak_mib(config: RunConfig, clips: Clips, micro_batch: int) -> float:
     """Peak of memory of an update, in a fresh process; NaN where it is ended or refused for want of memory.
 
     Raises:
@@ -135,7 +135,7 @@ def peak_mib(config: PretrainConfig, clips: Clips, micro_batch: int) -> float:
     return found
 
 
-def _measure(sender: Connection, config: PretrainConfig, clips: Clips) -> None:
+def _measure(sender: Connection, config: RunConfig, clips: Clips) -> None:
     """In the fresh process: sends the peak, or what went wrong."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)

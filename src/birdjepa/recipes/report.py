@@ -16,11 +16,11 @@ from birdjepa.data.loader import Clips
 from birdjepa.data.manifest import Manifest
 from birdjepa.models.encoder import Encoder, load
 from birdjepa.objectives.base import Objective
-from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.any_run import read_run
 from birdjepa.recipes.finetune_config import FinetuneConfig
 from birdjepa.recipes.finetune_data import folds_to_cross, labelled_data, split_parts
 from birdjepa.recipes.finetune_run import open_run
-from birdjepa.recipes.pretrain import make_clips, make_objective, open_sources
+from birdjepa.recipes.pretrain import open_sources
 from birdjepa.recipes.run_folder import read_config
 from birdjepa.report.build import write_report
 from birdjepa.report.contents import Absent, ReportConfig
@@ -66,7 +66,7 @@ def _open(folder: Path, say: Callable[[str], None]) -> _Opened:
     path = folder / "config.json"
     tuned = path.is_file() and configs.read_file(path).get("kind") == FinetuneConfig.__name__
     encoder = folder / ("model" if tuned else "encoder")
-    config = read_config(FinetuneConfig if tuned else PretrainConfig, folder)
+    config = read_config(FinetuneConfig, folder) if tuned else read_run(folder)
     try:
         if isinstance(config, FinetuneConfig):
             labelled = labelled_data(config)
@@ -74,8 +74,8 @@ def _open(folder: Path, say: Callable[[str], None]) -> _Opened:
             opened = _Opened([], None, None, encoder) if crossed else _tuned(config, labelled, encoder)
         else:
             sources = open_sources(config)
-            clips = make_clips(config, sources)
-            crossed, opened = (), _Opened(sources, clips, make_objective(config, _twin(config), clips), encoder)
+            clips = config.open_clips(sources)
+            crossed, opened = (), _Opened(sources, clips, config.make_objective(clips), encoder)
     except (UserError, InputError) as error:
         say(f"the recordings are not at hand, so the report shows none: {error}")
         return _Opened([], None, None, encoder)
@@ -114,8 +114,3 @@ def restore(objective: Objective, folder: Path, say: Callable[[str], None]) -> i
 
 def _shapes(tensors: Mapping[str, Tensor]) -> set[tuple[str, torch.Size]]:
     return {(name, tensor.shape) for name, tensor in tensors.items()}
-
-
-def _twin(run: PretrainConfig) -> Encoder:
-    """The run's encoder before its first step."""
-    return run.encoder_config().build().initialise(run.seed)

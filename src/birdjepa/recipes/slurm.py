@@ -18,7 +18,8 @@ from birdjepa.core import files
 from birdjepa.core.errors import MissingExtraError, UsageError, UserError
 from birdjepa.recipes import pretrain, run_folder
 from birdjepa.recipes.apart import COMMAND
-from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.any_run import read_run
+from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.slurm_job import Job
 from birdjepa.train.sinks import require_extras
 
@@ -100,7 +101,7 @@ class SlurmConfig:
         return max(self.signal_before_s / 2, self.signal_before_s - 60.0)
 
 
-def submit_pretraining(config: PretrainConfig, slurm: SlurmConfig) -> Any:
+def submit_pretraining(config: RunConfig, slurm: SlurmConfig) -> Any:
     """Submits a new run, checked as far as it can be here; returns submitit's job, which has its number (`job_id`).
 
     Raises:
@@ -126,7 +127,7 @@ def submit_resumed(folder: Path, slurm: SlurmConfig, *, engine: str | None = Non
       UsageError: if there is no run.
       UserError: if the cluster refuses the job.
     """
-    config = run_folder.read_config(PretrainConfig, folder)
+    config = read_run(folder)
     _require_engine(engine or config.train.engine, slurm)
     require_submitit(slurm)
     again = birdjepa("pretrain", "--resume", str(folder), *(("--engine", engine) if engine else ()))

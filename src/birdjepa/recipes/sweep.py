@@ -1,6 +1,6 @@
 """The sweep job: the configurations that a Python file yields, each trained and probed, as a table and a plot.
 
-The file defines `configs()`, which returns or yields whole PretrainConfigs: a loop over recipes, `dataclasses.replace`,
+The file defines `configs()`, which returns or yields whole RunConfigs: a loop over recipes, `dataclasses.replace`,
 and what `recipes.sweeping` offers. Each becomes a run folder, named by what differs and a hash of the configuration
 (all but where it lies), so that the same command goes on: what is finished is not done again, what was stopped is
 resumed, what failed is tried again, and configurations that the file yields only now are added.
@@ -27,7 +27,7 @@ from birdjepa.core.provenance import provenance
 from birdjepa.data.sources import open_data
 from birdjepa.recipes import apart, labels
 from birdjepa.recipes import probe as probes
-from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.probe import ProbeConfig
 from birdjepa.recipes.run_folder import Say, read_refused
 from birdjepa.report.sweep import Swept, sweep_page
@@ -82,7 +82,7 @@ class Planned:
     """One configuration of a sweep."""
 
     index: int
-    config: PretrainConfig
+    config: RunConfig
     """Its `out` is the run's folder in the sweep."""
     values: dict[str, str]
     """What tells it from the others, by dotted name."""
@@ -152,8 +152,8 @@ def planned(file: Path, out: Path) -> list[Planned]:
     made = _load(file)
     described = []
     for number, config in enumerate(made):
-        if not isinstance(config, PretrainConfig):
-            raise UsageError(f"{file}: configs() must yield PretrainConfig, got {type(config).__name__} as {number}")
+        if not isinstance(config, RunConfig):
+            raise UsageError(f"{file}: configs() must yield RunConfig, got {type(config).__name__} as {number}")
         try:
             config.check()
         except UsageError as error:

@@ -194,8 +194,9 @@ class Trainer:
         state, config, engine = self.state, self.config, self.engine
         scale = factor(state.step, config.steps, self.schedule)
         decay = weight_decay_factor(state.step, config.steps, self.schedule)
+        asleep = [group for group in state.optimiser.param_groups if state.objective.sleeps(group["name"], state.step)]
         for group in state.optimiser.param_groups:
-            group["lr"] = state.optimiser.defaults["lr"] * group["rate"] * scale
+            group["lr"] = 0.0 if group in asleep else state.optimiser.defaults["lr"] * group["rate"] * scale
             group["weight_decay"] = group["full_weight_decay"] * decay
         engine.zero_grad()
         buffers = {name: buffer.clone() for name, buffer in state.objective.named_buffers()}
@@ -222,10 +223,12 @@ class Trainer:
             self.stop_non_finite(loss, norm, heard)
         self.count_refused(batches)
         engine.step()
+        for parameter in (parameter for group in asleep for parameter in group["params"]):
+            engine.write_moment(parameter, "step", torch.zeros(()))  # engines may have updated by nothing
         with engine.opened():
             state.objective.after_update(self.chance())
             if state.ema:
-                state.ema.update(state.objective.encoder)
+                state.ema.update(state.objective.averaged)
         state.step += 1
         self.timing.mark("optimiser")
         whole = Heard(*(torch.cat(parts) for parts in zip(*heard, strict=True)))

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from birdjepa.nn.spread import effective_rank
 from birdjepa.train.config import MonitorConfig
 
 
@@ -59,17 +60,6 @@ def alarm(seen: dict[str, float], n_embeddings: int, width: int, config: Monitor
         rank = seen["effective_rank"]
         return f"collapse: effective rank {rank:.1f} of at most {best} (alarm below {config.least_rank:.0%})"
     return None
-
-
-def effective_rank(embedding: Float[Tensor, "n e"]) -> float:
-    """Exponential of the entropy of the normalised singular values of the centred embeddings: from 1 (a line, or a
-    point) to min(n - 1, e).
-
-    Source: Roy & Vetterli 2007; RankMe (Garrido et al. 2023) is the same without centring.
-    """
-    values = torch.linalg.svdvals((embedding - embedding.mean(0)).double())
-    share = values / values.sum().clamp_min(1e-12)
-    return float(torch.exp(-(share * torch.log(share.clamp_min(1e-12))).sum()))
 
 
 def knn_accuracy(

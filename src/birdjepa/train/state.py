@@ -57,8 +57,8 @@ class TrainState:
         require_same("their first weights", self.objective.state_dict())
         engine.place(self.objective)
         self.optimiser = optimiser.build(self.objective, width_rates)
-        self.ema = Ema(objective.encoder, config.ema_decay) if config.ema_decay else None
-        width = objective.encoder.config.embedding_width
+        self.ema = Ema(objective.averaged, config.ema_decay) if config.ema_decay else None
+        width = objective.watched_width
         watched = config.probe.enabled and n_classes > 1
         self.probe = OnlineProbe(config.probe, width, n_classes, seed, engine.device) if watched else None
         self.bank = EmbeddingBank(config.monitor.bank, width, engine.device)
@@ -120,7 +120,7 @@ class TrainState:
             trained = ("objective.", "optimiser.", "ema.")
             require_same(what, {name: tensor for name, tensor in tensors.items() if name.startswith(trained)})
 
-    def exported_encoder(self) -> dict[str, Tensor]:
+    def exported(self) -> dict[str, Tensor]:
         """Weights to export: those averaged by train.ema_decay where there are any, else what the objective exports."""
         exported = self.objective.exported
         weights = self.ema.state_dict() if self.ema else exported.state_dict(keep_vars=True)

@@ -1,0 +1,234 @@
+"""Density-adaptive JEPA on waveforms: predict, from some frames of a clip, how an averaged teacher describes the rest.
+
+Spans of frames are hidden. The context encoder hears what is left, the teacher (an exponential moving average of it)
+the whole clip; the predictor must say what the teacher says where the context heard nothing. Where hiding happens is a
+setting: in the waveform, so that the context cannot know of what it must predict; behind the convolutions, whose reach
+leaks at the edges of spans; or behind the whole encoder, as the public system does, whose context has heard it all.
+
+Axes: b clips | s audio samples | n frames | d code dimensions | e embedding
+Source: arXiv 2512.07168.
+"""
+
+import copy
+import dataclasses
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from birdjepa.core import processes, random
+from birdjepa.core.batch import ClipBatch
+from birdjepa.models.frame_predictor import FramePredictorConfig
+from birdjepa.models.waveform import Frames
+from birdjepa.models.waveform_encoder import WaveformEncoder
+from birdjepa.nn import synced
+from birdjepa.nn.sigreg import SigregConfig, directions, null_floor, sigreg
+from birdjepa.nn.spread import effective_rank
+from birdjepa.objectives.ajepa import standardised
+from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfig, ObjectiveOutput, Panel
+from birdjepa.objectives.spans import SpanMaskConfig, draw_spans
+from birdjepa.objectives.teacher import follow
+
+RANKED = 512
+"""Frames of a batch whose rank is found, for a log line at each step."""
+MaskAt = Literal["waveform", "features", "output"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrameSigregConfig:
+    """SIGReg on the context's frames: their cloud should look standard normal, which suits a quantiser too."""
+
+    weight: float = 0.0
+    """0 leaves it out."""
+    n_frames: int = 1024
+    """Frames of a micro-batch that it is judged on, drawn at random."""
+    sigreg: SigregConfig = dataclasses.field(default_factory=SigregConfig)
+
+    def __post_init__(self) -> None:
+        if self.weight < 0 or self.n_frames < 2:
+            raise ValueError(f"need weight >= 0 and n_frames >= 2, got {self.weight}, {self.n_frames}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DaamConfig(ObjectiveConfig):
+    """Masks, predictor, targets and teacher."""
+
+    name = "daam"
+    masks: SpanMaskConfig = SpanMaskConfig()
+    mask_at: MaskAt = "waveform"
+    """Where frames are hidden from the context: their samples, what the convolutions made of them, or only what the
+    whole encoder says of them (the public system's way, a leak)."""
+    predictor: FramePredictorConfig = FramePredictorConfig()
+    loss: Literal["l2", "l1"] = "l2"
+    """Mean squared or mean absolute error."""
+    target_norm: Literal["layer", "instance", "none"] = "none"
+    """Standardise each of the teacher's frames over its width, or each dimension over the clip's frames; the encoder's
+    last norm stands in any case."""
+    momentum: tuple[float, float] = (0.996, 0.996)
+    """Share of itself that the teacher keeps at an update: from the first step to the last, linearly. Equal ends are a
+    constant."""
+    export: Literal["teacher", "context"] = "teacher"
+    """Which encoder leaves the run."""
+    sigreg: FrameSigregConfig = FrameSigregConfig()
+    gain_db: float = 6.0
+    """Level of a clip: uniform within plus or minus this."""
+    noise: float = 0.0
+    """Standard deviation of white noise that is added to every clip."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum[0] <= self.momentum[1] <= 1:
+            raise ValueError(f"momentum must ascend within [0, 1], got {self.momentum[0]}, {self.momentum[1]}")
+        if self.gain_db < 0 or self.noise < 0:
+            raise ValueError(f"need gain_db >= 0 and noise >= 0, got {self.gain_db}, {self.noise}")
+
+    def build(self, encoder: WaveformEncoder, seed: int, data: DataSize) -> "Daam":  # pyright: ignore
+        return Daam(self, encoder, seed)
+
+
+class Look(NamedTuple):
+    """One pass of teacher, context encoder and predictor."""
+
+    context: Frames
+    target: Float[Tensor, "b n d"]
+    predicted: Float[Tensor, "b n d"]
+    teacher: Frames
+    hidden: Bool[Tensor, "b n"]
+
+
+class Daam(Objective):
+    encoder: WaveformEncoder  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, config: DaamConfig, encoder: WaveformEncoder, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.teacher = copy.deepcopy(encoder).requires_grad_(False)
+        self.predictor = config.predictor.build(encoder.config.network)
+        self.predictor.initialise(random.torch_generator(seed, "initialise", "predictor"))
+        self.floor = null_floor(config.sigreg.sigreg) if config.sigreg.weight else 0.0
+
+    @property
+    def exported(self) -> WaveformEncoder:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.teacher if self.config.export == "teacher" else self.encoder
+
+    def forward(self, batch: ClipBatch, chance: Chance) -> ObjectiveOutput:
+        look = self.look(self.altered(batch, chance), batch, chance)
+        loss = masked_loss(look.predicted, look.target, look.hidden, self.config.loss)
+        embedding = self.encoder.pool_frames(look.context)
+        with torch.no_grad():
+            watched = self.teacher.pool_frames(look.teacher)
+            terms = {"hidden_share": look.hidden.float().sum() / look.teacher.kept.sum()}
+            for name, frames in (("context", look.context), ("teacher", look.teacher)):
+                every = frames.values[frames.kept].float()
+                terms[f"{name}_std"] = every.std(0).mean()
+                terms[f"{name}_rank"] = torch.tensor(effective_rank(every[:RANKED]))
+        weight = self.config.sigreg.weight
+        if weight:
+            normality = self._normality(look.context, chance)
+            loss = loss + weight * normality
+            terms["sigreg_excess"] = normality.detach() - self.floor
+        return ObjectiveOutput(
+            loss=loss,
+            terms=terms,
+            embedding=embedding,
+            watched=watched if self.config.export == "teacher" else embedding.detach(),
+        )
+
+    def after_update(self, chance: Chance) -> None:
+        follow(self.teacher, self.encoder, self.config.momentum, chance.progress)
+
+    @torch.no_grad()
+    def panels(self, batch: ClipBatch, chance: Chance) -> list[Panel]:
+        """Log-mel pictures of what is heard and what is hidden."""
+        hidden = self.hidden(batch, chance)
+        front_end = self.encoder.config.log_mel
+        frames = front_end.build().to(batch.clips.device).log_mel(batch.clips)
+        moment = torch.arange(frames.shape[1], device=frames.device) * front_end.hop
+        of_frame = (moment // self.encoder.config.network.hop).clamp_max(hidden.shape[1] - 1)
+        gone = hidden.to(frames.device)[:, of_frame, None]
+        start = torch.zeros(len(frames), dtype=torch.long, device=frames.device)
+        span = torch.full_like(start, frames.shape[1])
+        where = {"waveform": "heard", "features": "kept of the convolutions' frames", "output": "kept of its frames"}
+        return [
+            Panel("context", f"what the context encoder {where[self.config.mask_at]}", start, span,
+                  frames.masked_fill(gone, torch.nan)),
+            Panel("targets", "must be predicted, as the teacher hears them", start, span,
+                  frames.masked_fill(~gone, torch.nan)),
+        ]
+
+    def altered(self, batch: ClipBatch, chance: Chance) -> Float[Tensor, "b s"]:
+        """The clips at drawn levels, with noise where they hold sound."""
+        draws, clips = chance.draws("augment", batch.clips.device), batch.clips
+        if self.config.gain_db:
+            level = draws.uniform((len(clips), 1), -self.config.gain_db, self.config.gain_db, clips=0)
+            clips = clips * 10 ** (level / 20)
+        if self.config.noise:
+            there = torch.arange(clips.shape[1], device=clips.device) < batch.lengths[:, None]
+            clips = clips + self.config.noise * draws.normal(clips.shape, clips=0) * there
+        return clips
+
+    def hidden(self, batch: ClipBatch, chance: Chance) -> Bool[Tensor, "b n"]:
+        """Frames that the context must not hear; on the CPU."""
+        network = self.encoder.config.network
+        counts = [network.n_frames(int(n)) for n in batch.lengths]
+        return draw_spans(counts, network.n_frames(batch.clips.shape[1]), self.config.masks, chance)
+
+    def look(self, clips: Float[Tensor, "b s"], batch: ClipBatch, chance: Chance) -> Look:
+        """One pass of teacher, context encoder and predictor over clips of the batch's lengths."""
+        hidden = self.hidden(batch, chance)
+        with torch.no_grad():
+            teacher = self.teacher.network(clips, batch.lengths)
+            target = standardised_frames(teacher, self.config.target_norm)
+        here = hidden.to(clips.device)
+        network = self.encoder.network
+        if self.config.mask_at == "waveform":
+            context = network(clips, batch.lengths, ~hidden)
+        elif self.config.mask_at == "features":
+            values, kept = network.convolved(clips, batch.lengths, None)
+            context = network.mix(values, kept & ~here)
+        else:
+            context = network(clips, batch.lengths)
+        predicted = self.predictor(context.values, here, teacher.kept)
+        return Look(context, target, predicted.float(), teacher, here)
+
+    def _normality(self, context: Frames, chance: Chance) -> Float[Tensor, ""]:
+        """SIGReg of frames drawn from those that the context saw."""
+        config = self.config.sigreg
+        every = context.values[context.kept].float()
+        generator = chance.generator("sigreg", every.device)
+        order = torch.randint(len(every), (config.n_frames,), generator=generator, device=every.device)
+        slices = directions(chance.seed, chance.step, every.shape[1], config.sigreg.n_slices, every.device)
+        return sigreg(every[order].unsqueeze(0), slices, config.sigreg)
+
+
+def masked_loss(
+    predicted: Float[Tensor, "b n d"],
+    target: Float[Tensor, "b n d"],
+    hidden: Bool[Tensor, "b n"],
+    kind: Literal["l2", "l1"],
+) -> Float[Tensor, ""]:
+    """Mean over the hidden frames of all processes, and over the width, of the squared or absolute error; in float32.
+
+    The mean over processes of what each returns is that over all their frames, whoever has more of them.
+    """
+    error = {"l2": F.mse_loss, "l1": F.l1_loss}[kind](predicted.float(), target.float(), reduction="none")
+    total = (error.mean(2) * hidden).sum()
+    own = processes.here()
+    n_hidden = synced.summed(hidden.sum().float()) / own.world
+    return total / n_hidden.clamp_min(1)
+
+
+def standardised_frames(
+    frames: Frames, norm: Literal["layer", "instance", "none"]
+) -> Float[Tensor, "b n d"]:
+    """As `ajepa.standardised`, with statistics over the frames that are kept."""
+    values = frames.values.float()
+    if norm != "instance":
+        return standardised(values, norm)
+    kept = frames.kept[:, :, None].float()
+    count = kept.sum(1, keepdim=True)
+    mean = (values * kept).sum(1, keepdim=True) / count
+    variance = ((values - mean).square() * kept).sum(1, keepdim=True) / count
+    return (values - mean) * (variance + 1e-5).rsqrt()
