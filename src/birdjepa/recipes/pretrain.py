@@ -287,7 +287,7 @@ def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: 
     encoder: Encoder = state.objective.encoder
     patch_ms = 1000 * config.patch.frames / config.front_end.frame_rate
     precision = autocast_dtype(config.train.precision, device)
-    n_clips = clips.order.epoch_length
+    n_clips = clips.clips_per_epoch
     say(f"data: {clips.n_recordings} recordings, {n_clips} clips of {config.loader.clip_s:g} s an epoch")
     say(
         f"encoder: {config.encoder.size}, {_millions(encoder)}, "
