@@ -68,7 +68,9 @@ class Task(NamedTuple):
         order = torch.from_numpy(random.generator(0, "order", epoch).permutation(len(self.clips)))
         rows = order[first : first + size]
         labels = nn.functional.one_hot(self.label[rows], self.n_classes).bool()
-        return ClipBatch(clips=self.clips[rows], label=self.label[rows], labels=labels, recording=rows, refused=())
+        clips = self.clips[rows]
+        whole = torch.full((len(rows),), clips.shape[1])
+        return ClipBatch(clips=clips, lengths=whole, label=self.label[rows], labels=labels, recording=rows, refused=())
 
 
 @dataclasses.dataclass(frozen=True)

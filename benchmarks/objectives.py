@@ -29,7 +29,8 @@ def make_batch(n_clips: int, clip_s: float, sampling_rate: int) -> ClipBatch:
     clips = 0.1 * torch.randn(n_clips, round(clip_s * sampling_rate), generator=generator)
     numbers = torch.arange(n_clips)
     labels = torch.nn.functional.one_hot(numbers % 50, 50).bool()
-    return ClipBatch(clips=clips, label=numbers % 50, labels=labels, recording=numbers, refused=())
+    whole = torch.full((n_clips,), clips.shape[1])
+    return ClipBatch(clips=clips, lengths=whole, label=numbers % 50, labels=labels, recording=numbers, refused=())
 
 
 def objective_step(objective: Objective, batch: ClipBatch, step: int = N_STEPS - 1) -> None:

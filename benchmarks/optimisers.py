@@ -122,7 +122,7 @@ def run(cell: Cell, out: Path, options: argparse.Namespace) -> dict[str, float]:
     measured = {
         "loss": statistics.fmean(row["loss"] for row in metrics[-N_LAST:]),
         "accuracy": probed(result.folder / "encoder", options),
-        "step_ms": 1000 * options.batch / statistics.median(row["clips_per_s"] for row in metrics[1:]),
+        "step_ms": 1000 * statistics.median(row["step_s"] for row in metrics[1:]),
     }
     files.write_json(kept, measured)
     print(cell.name, measured, flush=True)

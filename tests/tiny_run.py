@@ -118,7 +118,8 @@ def write_config(config: PretrainConfig, path: Path) -> Path:
 def metrics(run: Path) -> list[dict[str, Any]]:
     """Rows of a run's metrics, without the times, which no two runs share."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in ("clips_per_s", "data_wait")} for row in rows]
+    times = ("clips_per_s", "step_s", "data_wait")
+    return [{name: value for name, value in row.items() if name not in times} for row in rows]
 
 
 def final_state(run: Path) -> tuple[dict[str, bytes], dict[str, Any]]:

@@ -60,6 +60,16 @@ def test_batches_are_the_same_with_two_workers_and_from_any_start(songs):
     assert not same(whole[0], next(iter(batches(make(songs, seed=1), 0, 1))))
 
 
+def test_lengths_tell_sound_from_silence(tmp_path):
+    for name, seconds in (("short", 0.2), ("long", 2.0)):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(round(seconds * RATE), 0.5), RATE)
+    for short, least in (("silence", round(0.2 * RATE)), ("repeat", RATE // 2)):
+        batch = make(tmp_path, draw="recording", short=short, batch_size=2).batch(0)
+        assert sorted(batch.lengths.tolist()) == [least, RATE // 2]
+        sound = torch.arange(RATE // 2) < batch.lengths[:, None]
+        assert torch.equal(batch.clips != 0, sound)
+
+
 def test_a_batch_is_what_it_says(songs):
     clips = make(songs, batch_size=5)
     batch = clips.batch(2)

@@ -262,3 +262,73 @@ def test_a_few_rows_that_make_no_sense_are_left_out_and_listed(tmp_path, share):
     assert [each.path.rpartition(", ")[2] for each in found.refused] == ["line 41", "line 42", "line 43"]
     assert "no time" in found.refused[2].reason
     assert found.select([0]).refused == found.refused
+
+
+SPEECH = [
+    {"wav_path": "a.wav", "duration": 1.5, "speaker": "ada"},
+    {"path": "sub/b.flac", "duration": 2, "duration_s": 3, "speaker": "bob", "group": "flock"},
+    {"path": "c.wav", "wav_path": "c.wav", "speaker": "bob", "split_group": "site"},
+]
+
+
+def test_manifests_of_speech_need_no_flags(tmp_path):
+    found = open_data(str(write(tmp_path, ".jsonl", SPEECH)))
+    assert found.keys == ["a.wav", "sub/b.flac", "c.wav"]
+    assert found.duration_s[:2].tolist() == [1.5, 3.0]
+    assert math.isnan(found.duration_s[2])
+    assert found.columns["group"] == ["ada", "flock", "site"]
+    assert found.columns["speaker"] == ["ada", "bob", "bob"]
+
+
+def test_a_column_that_the_user_names_wins(tmp_path):
+    rows = [
+        {"path": "other.wav", "wav_path": "a.wav", "duration": 1500, "length_ms": 1500, "speaker": "ada", "site": "x"}
+    ]
+    named = ColumnConfig(path="wav_path", duration_s="length_ms", group="site")
+    found = open_data(str(write(tmp_path, ".jsonl", rows)), named)
+    assert (found.keys, found.duration_s.tolist(), found.columns["group"]) == (["a.wav"], [1.5], ["x"])
+    unnamed = [{"path": "a.wav", "duration": 1500, "speaker": "ada"}]
+    found = open_data(str(write(tmp_path, ".jsonl", unnamed)), named.__class__(duration_s="length_ms", group="site"))
+    assert math.isnan(found.duration_s[0])
+    assert found.columns["group"] == ["a.wav"]
+
+
+def test_two_different_paths_of_one_row_are_an_error(tmp_path):
+    with pytest.raises(LabelError, match=r"m.jsonl, line 2.*path is 'x.wav' and wav_path 'y.wav': name the right one"):
+        open_data(str(write(tmp_path, ".jsonl", [SPEECH[0], {"path": "x.wav", "wav_path": "y.wav"}])))
+
+
+def test_a_table_of_another_kind_needs_its_own_names(tmp_path):
+    with pytest.raises(UsageError, match="no column 'path'; it has wav_path"):
+        open_data(str(write(tmp_path, ".csv", SPEECH[:1])))
+
+
+def test_a_folder_of_jsonl_manifests_is_all_of_them(tmp_path):
+    for name in ("one", "deep/two"):
+        (tmp_path / name).mkdir(parents=True)
+        write(tmp_path / name, ".jsonl", SPEECH[:2])
+    (tmp_path / "top.jsonl").write_text('{"path": "./x.wav"}\n{"wav_path": "/far/y.wav"}\n')
+    (tmp_path / "README.md").write_text("not a table")
+    found = open_data(str(tmp_path))
+    assert found.keys == [f"{n}/{k}" for n in ("deep/two", "one") for k in ("a.wav", "sub/b.flac")] + [
+        "./x.wav",
+        "/far/y.wav",
+    ]
+    assert found.path(1) == tmp_path / "deep" / "two" / "sub" / "b.flac"
+    assert found.path(5).as_posix() == "/far/y.wav"
+    assert found.columns["group"][:2] == ["ada", "flock"]
+    (tmp_path / "one" / "bad.jsonl").write_text("{}\nnonsense\n")
+    with pytest.raises(UsageError, match=r"one/bad.jsonl: the manifest has no column 'path'"):
+        open_data(str(tmp_path))
+    (tmp_path / "one" / "bad.jsonl").write_text('{"path": "x.wav"}\nnonsense\n')
+    with pytest.raises(LabelError, match=r"one/bad.jsonl, line 2.*no JSON object"):
+        open_data(str(tmp_path))
+    (tmp_path / "one" / "bad.jsonl").rename(tmp_path / "one" / "bad.csv")
+    with pytest.raises(UsageError, match=r"only .jsonl manifests are read by their folder; name .*bad.csv itself"):
+        open_data(str(tmp_path))
+
+
+def test_a_folder_with_sound_stays_a_folder_of_sound(tmp_path):
+    write(tmp_path, ".jsonl", SPEECH)
+    (tmp_path / "z.wav").write_bytes(b"")
+    assert open_data(str(tmp_path)).keys == ["z.wav"]

@@ -38,4 +38,5 @@ def make_clips(n_clips: int = 6, n_columns: int = 12, *, seed: int = 0) -> ClipB
     numbers = torch.arange(n_clips)
     loud = 0.02 * 2.0 ** numbers[:, None]
     labels = torch.nn.functional.one_hot(numbers % 3, 3).bool()
-    return ClipBatch(clips=loud * noise, label=numbers % 3, labels=labels, recording=numbers, refused=())
+    whole = torch.full((n_clips,), n_samples)
+    return ClipBatch(clips=loud * noise, lengths=whole, label=numbers % 3, labels=labels, recording=numbers, refused=())

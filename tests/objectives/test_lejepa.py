@@ -48,7 +48,12 @@ def clips(n_clips: int = 8, n_samples: int = RATE, *, seed: int = 0) -> ClipBatc
     noise = torch.randn(n_clips, n_samples, generator=torch.Generator().manual_seed(seed))
     none = torch.full((n_clips,), -1)
     return ClipBatch(
-        clips=0.1 * tone + 0.02 * noise, label=none, labels=torch.zeros(n_clips, 0).bool(), recording=none, refused=()
+        clips=0.1 * tone + 0.02 * noise,
+        lengths=torch.full((n_clips,), n_samples),
+        label=none,
+        labels=torch.zeros(n_clips, 0).bool(),
+        recording=none,
+        refused=(),
     )
 
 

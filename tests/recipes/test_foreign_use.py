@@ -39,7 +39,12 @@ def silent(_):
 def batch_of(clips):
     numbers = torch.arange(len(clips))
     return ClipBatch(
-        clips=clips, label=numbers % 2, labels=torch.eye(2).bool()[numbers % 2], recording=numbers, refused=()
+        clips=clips,
+        lengths=torch.full((len(clips),), clips.shape[1]),
+        label=numbers % 2,
+        labels=torch.eye(2).bool()[numbers % 2],
+        recording=numbers,
+        refused=(),
     )
 
 

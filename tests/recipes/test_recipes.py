@@ -30,6 +30,7 @@ def test_a_recipe_turns_a_batch_into_a_loss(name: str) -> None:
     )
     batch = ClipBatch(
         clips=0.1 * noise,
+        lengths=torch.full((2,), noise.shape[1]),
         label=torch.tensor([0, 2]),
         labels=torch.eye(3)[[0, 2]].bool(),
         recording=torch.tensor([0, 1]),

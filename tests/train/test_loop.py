@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_run import metrics, tiny, write_songs
 
+from birdjepa.checkpoint import store
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import UsageError, UserError
 from birdjepa.core.failures import Failure
@@ -254,6 +255,7 @@ def test_devices_that_are_not_there_are_refused():
 def test_batches_move_and_keep_what_was_refused():
     batch = ClipBatch(
         torch.zeros(2, 8),
+        torch.tensor([8, 5]),
         torch.zeros(2).long(),
         torch.zeros(2, 0).bool(),
         torch.ones(2).long(),
@@ -261,3 +263,27 @@ def test_batches_move_and_keep_what_was_refused():
     )
     moved = batch.move(torch.device("cpu"))
     assert (moved.clips.device.type, moved.refused) == ("cpu", batch.refused)
+    assert moved.lengths.tolist() == [8, 5]
+    one = batch.select([1])
+    assert (one.clips.shape, one.lengths.tolist(), one.recording.tolist()) == ((1, 8), [5], [1])
+
+
+def test_batches_of_different_numbers_of_clips_are_counted_as_they_are(songs, tmp_path):
+    """And the count of clips that were asked for goes on where a run stopped."""
+    trainer, clips = make(songs, tmp_path)
+    numbers = [list(range(len(clips.batch(0).label))), [0]]
+    update = trainer.update([clips.batch(number).select(rows) for number, rows in enumerate(numbers)])
+    n_heard = sum(map(len, numbers))
+    assert len(update.heard.label) == len(update.heard.embedding) == n_heard
+    row = trainer.watch(update, 2.0)
+    assert (row["clips_per_s"], row["step_s"]) == (n_heard / 2, 2.0)
+    assert trainer.state.n_asked == n_heard == trainer.state.bank.n_seen
+    trainer.save()
+    again, _ = make(songs, tmp_path)
+    checkpoint = store.latest(tmp_path / "checkpoints", warn=print)
+    assert checkpoint
+    again.state.restore(checkpoint)
+    assert again.state.n_asked == n_heard
+    old = {name: value for name, value in checkpoint.meta.items() if name != "n_asked"}
+    with pytest.raises(UserError, match="saved by another version of birdjepa .it tells no n_asked"):
+        again.state.restore(checkpoint._replace(meta=old))

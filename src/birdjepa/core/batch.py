@@ -11,12 +11,16 @@ from torch import Tensor
 
 from birdjepa.core.failures import Failure
 
+_TENSORS = ("clips", "lengths", "label", "labels", "recording")
+
 
 @dataclasses.dataclass(frozen=True)
 class ClipBatch:
     """Clips as they come from the loader; `move` puts them on a device."""
 
     clips: Float[Tensor, "b s"]
+    lengths: Int[Tensor, " b"]
+    """Samples of each clip that are sound; zeros follow."""
     label: Int[Tensor, " b"]
     """Class number of the recording; -1 where it has none."""
     labels: Bool[Tensor, "b c"]
@@ -27,20 +31,13 @@ class ClipBatch:
     """What was passed over while this batch was made."""
 
     def move(self, device: torch.device) -> "ClipBatch":
-        return dataclasses.replace(
-            self,
-            clips=self.clips.to(device, non_blocking=True),
-            label=self.label.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            recording=self.recording.to(device, non_blocking=True),
-        )
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in _TENSORS}
+        return dataclasses.replace(self, **moved)
 
     def pin_memory(self) -> "ClipBatch":
         """Called by torch's loader."""
-        return dataclasses.replace(
-            self,
-            clips=self.clips.pin_memory(),
-            label=self.label.pin_memory(),
-            labels=self.labels.pin_memory(),
-            recording=self.recording.pin_memory(),
-        )
+        return dataclasses.replace(self, **{name: getattr(self, name).pin_memory() for name in _TENSORS})
+
+    def select(self, rows: list[int]) -> "ClipBatch":
+        """Some clips of the batch, in the order given."""
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in _TENSORS})

@@ -18,7 +18,7 @@ import signal
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, Literal, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,6 @@ from birdjepa.data.lookahead import Lookahead, require_room
 from birdjepa.data.manifest import Manifest
 from birdjepa.data.order import ExampleOrder, StreamConfig, Visit
 
-Batch = TypeVar("Batch")
 MAX_ATTEMPTS = 20
 """Examples tried for one position before the run gives up."""
 LONGEST_S = 86_400.0
@@ -96,10 +95,39 @@ class LoaderConfig:
         return None if self.channel == "mean" else int(self.channel)
 
 
-class Batches(Dataset[Batch | UserError], abc.ABC, Generic[Batch]):
+class Heard(NamedTuple):
+    """What was read for one position."""
+
+    visit: Visit
+    clip: Float[np.ndarray, " s"]
+
+
+class Among(NamedTuple):
+    """Some of a loader's examples, which are no longer than longest_s."""
+
+    sources: tuple[int, ...]
+    """Which of the loader's sources the numbers of an order stand for."""
+    longest_s: float
+
+
+class Batches(Dataset[ClipBatch | UserError], abc.ABC):
     """Batch number -> batch."""
 
     config: LoaderConfig
+    sources: list[Manifest]
+    """What is heard, with the lengths that were looked up."""
+    classes: list[str]
+    """Names of the classes, in the order of their numbers."""
+
+    @property
+    def n_recordings(self) -> int:
+        """Recordings (or segments) of all sources; those that are never heard count too."""
+        return sum(map(len, self.sources))
+
+    @property
+    @abc.abstractmethod
+    def clips_per_epoch(self) -> int:
+        """Clips of all processes in one pass over the sources."""
 
     @property
     @abc.abstractmethod
@@ -107,14 +135,18 @@ class Batches(Dataset[Batch | UserError], abc.ABC, Generic[Batch]):
         """Whether recordings come from another machine."""
 
     @abc.abstractmethod
-    def batch(self, number: int) -> Batch:
+    def path(self, recording: int) -> str:
+        """Path of a recording by its number."""
+
+    @abc.abstractmethod
+    def batch(self, number: int) -> ClipBatch:
         """This process's part of the batch of a number (0, 1, 2, ... without end).
 
         Raises:
           UserError: if an example and all its substitutes cannot be read.
         """
 
-    def __getitem__(self, number: int) -> Batch | UserError:
+    def __getitem__(self, number: int) -> ClipBatch | UserError:
         """What a worker sends: the batch, or the error that ends the run, which torch would turn into a traceback."""
         try:
             return self.batch(number)
@@ -122,7 +154,7 @@ class Batches(Dataset[Batch | UserError], abc.ABC, Generic[Batch]):
             return error
 
 
-class Clips(Batches[ClipBatch]):
+class Clips(Batches):
     """Batch number -> batch, or this process's clips of it. Pure in (seed, number), and cheap to send to a worker.
 
     With several processes a batch is cut into as many parts of equal length, by its order: no clip comes twice.
@@ -140,8 +172,8 @@ class Clips(Batches[ClipBatch]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if batch_size % world:
-            raise ValueError(f"batch_size={batch_size} clips must be a multiple of the {world} processes")
+        self.n_own = shared_out(batch_size, world)
+        """Clips of this process in a batch."""
         self.config = config
         self.sampling_rate = sampling_rate
         self.batch_size = batch_size
@@ -175,49 +207,57 @@ class Clips(Batches[ClipBatch]):
         return any(source.shards is not None and not source.shards.at_hand for source in self.sources)
 
     @property
-    def n_recordings(self) -> int:
-        return int(self._first[-1])
+    def clips_per_epoch(self) -> int:
+        return self.order.epoch_length
 
     def batch(self, number: int) -> ClipBatch:
         if self._ahead is not None:
             self._ahead.reach(number)
         refused: list[Failure] = []
-        n_own = self.batch_size // self.world
-        first = number * self.batch_size + self.rank * n_own
-        positions = range(first, first + n_own)
+        first = number * self.batch_size + self.rank * self.n_own
+        positions = range(first, first + self.n_own)
         read = [self.read(self.order, position, refused) for position in positions]
-        n_samples = round(self.config.clip_s * self.sampling_rate)
+        return self.together(read, self.config.clip_s, self.config.short, refused)
+
+    def together(
+        self, read: Sequence[Heard], longest_s: float, short: crops.Short, refused: Sequence[Failure]
+    ) -> ClipBatch:
+        """A batch of what was read, each cut or filled to longest_s seconds."""
+        n_samples = round(longest_s * self.sampling_rate)
         visits = [visit for visit, _ in read]
         labels = torch.zeros(len(visits), len(self.classes), dtype=torch.bool)
         for row, visit in enumerate(visits):
             labels[row, [self._class_number[name] for name in row_labels(self.sources[visit.source], visit.row)]] = True
+        sound = [min(len(clip), n_samples) if short == "silence" else n_samples for _, clip in read]
         return ClipBatch(
-            clips=torch.from_numpy(np.stack([crops.fill(clip, n_samples, self.config.short) for _, clip in read])),
-            label=torch.tensor([self.label_of(visit) for visit in visits]),
+            clips=torch.from_numpy(np.stack([crops.fill(clip, n_samples, short) for _, clip in read])),
+            lengths=torch.tensor(sound),
+            label=torch.tensor([self._label_of(visit) for visit in visits]),
             labels=labels,
-            recording=torch.tensor([self.number_of(visit) for visit in visits]),
+            recording=torch.tensor([int(self._first[visit.source]) + visit.row for visit in visits]),
             refused=tuple(refused),
         )
 
     def path(self, recording: int) -> str:
-        """Path of a recording by its number."""
         source = int(np.searchsorted(self._first, recording, side="right")) - 1
         return str(self.sources[source].path(recording - int(self._first[source])))
 
-    def read(
-        self, order: ExampleOrder, position: int, refused: list[Failure], sources: Sequence[int] | None = None
-    ) -> tuple[Visit, Float[np.ndarray, " s"]]:
+    def read(self, order: ExampleOrder, position: int, refused: list[Failure], among: Among | None = None) -> Heard:
         """What is heard at a position of an order, or its first readable substitute: clip_s, less where the recording
-        is shorter. sources says which of the loader's sources the order numbers, where that is not all of them.
+        is shorter.
+
+        Args:
+          among: what the order is of, where that is not all of the loader's examples; segments are then heard as long
+            as they are.
 
         Raises:
           UserError: if an example and all its substitutes cannot be read.
         """
         visit = order.visit(position)
         for attempt in range(MAX_ATTEMPTS):
-            visit = visit if sources is None else visit._replace(source=sources[visit.source])
+            visit = visit._replace(source=among.sources[visit.source]) if among else visit
             try:
-                return visit, self._stretch(visit)
+                return Heard(visit, self._stretch(visit, among))
             except AudioError as error:
                 refused.append(Failure(error.path, "decode", error.offset_s, error.reason))
                 visit = order.substitute(position, attempt)
@@ -226,28 +266,26 @@ class Clips(Batches[ClipBatch]):
             f"{refused[-1].reason}; `birdjepa data scan` lists them all"
         )
 
-    def _stretch(self, visit: Visit) -> Float[np.ndarray, " s"]:
+    def _stretch(self, visit: Visit, among: Among | None) -> Float[np.ndarray, " s"]:
         """A stretch of the visited example at the sampling rate."""
         config, source = self.config, self.sources[visit.source]
+        onset_s, offset_s = float(source.onset_s[visit.row]), float(source.offset_s[visit.row])
+        clip_s = float(np.fmin(among.longest_s, offset_s - onset_s)) if among else config.clip_s
         chance = random.generator(self.seed, "stretch", visit.source, visit.row, visit.epoch, visit.draw)
         with Recording(source.source(visit.row)) as recording:
             return crops.take(
                 recording,
                 self.sampling_rate,
                 chance,
-                clip_s=config.clip_s,
-                onset_s=float(source.onset_s[visit.row]),
-                offset_s=float(source.offset_s[visit.row]),
+                clip_s=clip_s,
+                onset_s=onset_s,
+                offset_s=offset_s,
                 channel=config.channel_index,
                 where=config.where,
                 events=source.columns["detected_events"][visit.row],
             )
 
-    def number_of(self, visit: Visit) -> int:
-        """Number of the visited recording over all sources."""
-        return int(self._first[visit.source]) + visit.row
-
-    def label_of(self, visit: Visit) -> int:
+    def _label_of(self, visit: Visit) -> int:
         """The class in `label`, or the only one of `labels`; -1 where there is none, or no one of them."""
         source = self.sources[visit.source]
         names = row_labels(source, visit.row)
@@ -274,6 +312,17 @@ class Clips(Batches[ClipBatch]):
         if not any(slots):
             raise UsageError(f"{source.name}: all recordings are shorter than loader.clip_s={config.clip_s:g} s")
         return slots
+
+
+def shared_out(batch_size: int, world: int) -> int:
+    """Clips of a batch that each process gets.
+
+    Raises:
+      ValueError: if they do not get equally many.
+    """
+    if batch_size % world:
+        raise ValueError(f"batch_size={batch_size} clips must be a multiple of the {world} processes")
+    return batch_size // world
 
 
 def labels_of(source: Manifest) -> list[list[str]]:
@@ -332,7 +381,7 @@ def durations(source: Manifest) -> Float[np.ndarray, " n"]:
     return found
 
 
-def batches(clips: Batches[Batch], first: int, last: int) -> Generator[Batch, None, None]:
+def batches(clips: Batches, first: int, last: int) -> Generator[ClipBatch, None, None]:
     """Batches number first to last - 1, from worker processes where the configuration asks for them.
 
     Raises:

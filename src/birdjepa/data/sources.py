@@ -2,7 +2,7 @@
 
 | DATA | what it is |
 |---|---|
-| a folder | its recordings, searched recursively; or, where it has none, its shards |
+| a folder | its recordings, searched recursively; or, where it has none, its shards; or else its .jsonl manifests |
 | a table (.csv, .tsv, .jsonl, .parquet) | a manifest with a `path` column relative to itself |
 | shards (.tar; .parquet, .arrow with encoded audio), also train-*.tar or train-{000..127}.tar | what they hold |
 | hub:OWNER/NAME[:CONFIG][:SPLIT][#REVISION] | a data set of the Hugging Face Hub |
@@ -31,6 +31,8 @@ from birdjepa.data.shards import SHARD_SUFFIXES, LocalFile, audio_column
 from birdjepa.data.tables import TABLE_SUFFIXES, Rows, read_table
 
 SYNTH = "synth"
+ALSO = {"path": "wav_path", "duration_s": "duration", "group": "speaker"}
+"""Columns by the names that .jsonl manifests of speech have for them, read there where nothing stands under ours."""
 _FORMS = (
     f"a folder, a recording, a manifest ({', '.join(TABLE_SUFFIXES)}), shards ({', '.join(SHARD_SUFFIXES)}), "
     f"hub:OWNER/NAME, or {SYNTH!r}"
@@ -120,9 +122,19 @@ def _from_folder(folder: Path, name: str, columns: ColumnConfig) -> Manifest:
     if keys:
         return manifest_of(name, folder, _rows_of(name, keys, columns), columns)
     shards = sorted(_walk(folder, SHARD_SUFFIXES))
-    if not shards:
-        raise UsageError(f"{name}: no audio files ({', '.join(sorted(AUDIO_SUFFIXES))}) and no shards in this folder")
-    return from_shards(shards, name, columns)
+    if shards:
+        return from_shards(shards, name, columns)
+    tables = sorted(_walk(folder, TABLE_SUFFIXES))
+    if not tables:
+        raise UsageError(
+            f"{name}: no audio files ({', '.join(sorted(AUDIO_SUFFIXES))}), no shards and no manifests in this folder"
+        )
+    others = [path for path in tables if path.suffix.lower() != ".jsonl"]
+    if others:
+        raise UsageError(
+            f"{name}: of manifests, only those in .jsonl are read by their folder; name {others[0]} itself"
+        )
+    return _from_tables(folder, tables, name, columns)
 
 
 def _from_pattern(data: str, columns: ColumnConfig) -> Manifest:
@@ -168,12 +180,54 @@ def _rows_of(name: str, keys: Sequence[str], columns: ColumnConfig) -> Rows:
     return rows
 
 
+def _from_tables(folder: Path, paths: Sequence[Path], name: str, columns: ColumnConfig) -> Manifest:
+    """The manifests of a folder as one, file after file, with paths relative to each of them."""
+    whole = Rows(name)
+    for path in paths:
+        inside = path.relative_to(folder)
+        rows = _rows_of_table(path, f"{name}: {inside}", columns)
+        for row, where in zip(rows.good, rows.where, strict=True):
+            key = row.get(columns.path, "")
+            moved = {columns.path: str(inside.parent / key)} if key and inside.parent.name else {}
+            whole.add({**row, **moved}, f"{inside} {where}")
+        whole.bad += rows.bad
+    return manifest_of(name, folder, whole, columns)
+
+
 def _from_table(path: Path, name: str, columns: ColumnConfig) -> Manifest:
+    return manifest_of(name, path.parent, _rows_of_table(path, name, columns), columns)
+
+
+def _rows_of_table(path: Path, name: str, columns: ColumnConfig) -> Rows:
+    """Rows of a manifest.
+
+    Raises:
+      UsageError: if it has no rows, or no column of paths.
+    """
     rows = read_table(path, name)
+    if path.suffix.lower() == ".jsonl":
+        rows = _with_other_names(rows, columns)
     if not rows.good and not rows.bad:
         raise UsageError(f"{name}: the manifest has no rows")
     if rows.good and columns.path not in rows.good[0]:
         hint = "; for sound inside the file name its column in columns.audio" if path.suffix == ".parquet" else ""
         there = ", ".join(rows.good[0])
         raise UsageError(f"{name}: the manifest has no column {columns.path!r}; it has {there}{hint}")
-    return manifest_of(name, path.parent, rows, columns)
+    return rows
+
+
+def _with_other_names(rows: Rows, columns: ColumnConfig) -> Rows:
+    """Rows in which the columns of ALSO stand under our names; a column that the user has named is left alone."""
+    ours = [name for name in ALSO if getattr(columns, name) == name]
+    named = Rows(rows.name)
+    named.bad = rows.bad
+    for row, where in zip(rows.good, rows.where, strict=True):
+        path, other = row.get("path"), row.get(ALSO["path"])
+        if "path" in ours and path and other and path != other:
+            named.refuse(where, f"path is {path!r} and {ALSO['path']} {other!r}: name the right one in columns.path")
+            continue
+        also = {name: row[ALSO[name]] for name in ours if not row.get(name) and row.get(ALSO[name])}
+        if row.get("split_group"):
+            also.pop("group", None)
+        named.add({**row, **also}, where)
+    return named

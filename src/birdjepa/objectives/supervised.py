@@ -128,7 +128,8 @@ def mixed_up(
     both = share * wanted + (1 - share) * wanted[other]
     if config.is_multi_label:
         both = torch.maximum(wanted, wanted[other])
-    return dataclasses.replace(batch, clips=clips), both
+    lengths = torch.maximum(batch.lengths, batch.lengths[other])
+    return dataclasses.replace(batch, clips=clips, lengths=lengths), both
 
 
 def classification_loss(

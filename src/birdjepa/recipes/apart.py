@@ -4,7 +4,9 @@ A process for each, so that its memory can be told and its failure is only its o
 answered by a save.
 """
 
+import math
 import os
+import statistics
 import subprocess
 import sys
 import threading
@@ -74,10 +76,11 @@ def peak_memory_mib(folder: Path) -> float:
     return float(configs.read_file(folder / MEMORY)["peak_mib"])
 
 
-def step_rates(folder: Path) -> list[float]:
-    """Clips per second of each logged step but the first, which warms up."""
+def step_seconds(folder: Path) -> float:
+    """Median time of the logged steps but the first, which warms up; NaN where none is logged."""
     rows = read_metrics(folder / METRICS)
-    return [row["clips_per_s"] for row in rows if row["step"] > 1 and row.get("clips_per_s")]
+    times = [row["step_s"] for row in rows if row["step"] > 1 and row.get("step_s")]
+    return statistics.median(times) if times else math.nan
 
 
 def loss_curve(folder: Path) -> Iterator[tuple[int, float]]:

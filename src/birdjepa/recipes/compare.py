@@ -192,7 +192,7 @@ def _steps(recipes: dict[str, RunConfig], config: CompareConfig, signal: StopSig
             every = dataclasses.replace(timed.config.train, log_every=1)
             timed_config = dataclasses.replace(timed.config, out=folder, train=every)
             _train(dataclasses.replace(timed, folder=folder, config=timed_config), signal, say)
-            seconds = _step_seconds(folder, recipe.train.batch_size)
+            seconds = apart.step_seconds(folder)
             found[name] = max(1, round(config.minutes * 60 / seconds))
             files.write_json(kept, found)
     return {name: int(found[name]) for name in recipes}
@@ -231,7 +231,7 @@ def _put_together(runs: Sequence[Run], names: Sequence[str], config: CompareConf
         ours = right(name, "encoder")
         mine = [run for run in runs if run.name == name]
         difference = ours.mean(0) - right(name, "random").mean(0)
-        step_s = statistics.median(_step_seconds(run.folder, run.config.train.batch_size) for run in mine)
+        step_s = statistics.median(apart.step_seconds(run.folder) for run in mine)
         memory = max(apart.peak_memory_mib(run.folder) for run in mine)
         rows.append(
             Compared(
@@ -273,12 +273,6 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     quantile = STUDENT[n - 2] if n - 2 < len(STUDENT) else 1.96
     half = quantile * statistics.stdev(values) / n**0.5
     return Estimate(mean, mean - half, mean + half)
-
-
-def _step_seconds(folder: Path, batch_size: int) -> float:
-    """Median time of a step, from what the run logged."""
-    rates = apart.step_rates(folder)
-    return batch_size / statistics.median(rates) if rates else float("nan")
 
 
 def _differences(runs: Sequence[Run]) -> Iterator[str]:

@@ -256,7 +256,7 @@ def _introduce(
     say(f"encoder: {config.encoder}, {learns} learns; head: {config.objective.head.form}, loss {config.objective.loss}")
     for line in describe(state.optimiser, config.train.clip_norm, config.train.clip_by):
         say(line)
-    epochs = config.train.steps * config.train.batch_size / clips.order.epoch_length
+    epochs = config.train.steps * config.train.batch_size / clips.clips_per_epoch
     bf16 = autocast_dtype(config.train.precision, device)
     say(
         f"run {configs.fingerprint(config)}: {config.train.steps} steps of {config.train.batch_size} clips of "

@@ -49,9 +49,10 @@ def noise(config: RunConfig, clips: Clips) -> ClipBatch:
     generator = random.torch_generator(config.seed, "noise", device=torch.device("cpu"))
     number = torch.arange(size)
     label = number % len(clips.classes) if clips.classes else torch.full((size,), -1)
+    n_samples = round(config.loader.clip_s * config.sampling_rate)
     return ClipBatch(
-        clips=0.1
-        * torch.randn(size, round(config.loader.clip_s * config.sampling_rate), generator=generator),
+        clips=0.1 * torch.randn(size, n_samples, generator=generator),
+        lengths=torch.full((size,), n_samples),
         label=label,
         labels=torch.nn.functional.one_hot(label, len(clips.classes)).bool()
         if clips.classes

@@ -21,7 +21,7 @@ from birdjepa.core import failures, files, processes
 from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.core.failures import Failure
 from birdjepa.core.provenance import provenance
-from birdjepa.data.loader import Clips, batches, worker_errors
+from birdjepa.data.loader import Batches, batches, worker_errors
 from birdjepa.data.manifest import Manifest
 from birdjepa.train.loop import Judge, NonFinite, Trainer
 from birdjepa.train.signals import StopSignal
@@ -100,7 +100,7 @@ def stop_early(signal: StopSignal, folder: Path, verb: str) -> None:
 
 
 def train(
-    trainer: Trainer, clips: Clips, config: Any, signal: StopSignal, say: Say, judge: Judge | None = None
+    trainer: Trainer, clips: Batches, config: Any, signal: StopSignal, say: Say, judge: Judge | None = None
 ) -> None:
     """Runs a trainer to its end; a step that is not finite is told with the recordings that it heard.
 

@@ -9,6 +9,7 @@ resumed, what failed is tried again, and configurations that the file yields onl
 import dataclasses
 import importlib.util
 import json
+import math
 import statistics
 import sys
 import traceback
@@ -278,7 +279,7 @@ def _row(run: Planned, config: SweepConfig) -> Swept:
     """How a run stands, read from its folder."""
     folder = run.config.out
     losses = [loss for _, loss in apart.loss_curve(folder)]
-    rates = apart.step_rates(folder)
+    step_s = apart.step_seconds(folder)
     settled = losses[-max(1, round(SETTLED * len(losses))) :]
     finished = apart.is_finished(folder)
     failed = _failure(run)
@@ -297,7 +298,7 @@ def _row(run: Planned, config: SweepConfig) -> Swept:
         loss=statistics.fmean(settled) if finished and settled else None,
         accuracy=probed["encoder"] if probed else None,
         floor=probed["random"] if probed else None,
-        step_s=run.config.train.batch_size / statistics.median(rates) if rates else None,
+        step_s=None if math.isnan(step_s) else step_s,
         n_refused=len(read_refused(folder)),
     )
 

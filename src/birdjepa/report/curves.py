@@ -48,6 +48,7 @@ WATCHED = {
     "lr": _Known("Learning rate", "the schedule as it was applied"),
     "grad_norm": _Known("Gradient norm", "before clipping: spikes are trouble"),
     "clips_per_s": _Known("Speed", "clips per second"),
+    "step_s": _Known("Time of a step", "in seconds, waiting for its clips included"),
     "data_wait": _Known("Waiting for data", "share of the time: more than a little asks for more loader.workers", True),
 }
 KNOWN = TERMS | WATCHED

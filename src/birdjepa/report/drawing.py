@@ -137,15 +137,9 @@ def _parts(clips: Clips, n_clips: int, held: Collection[int]) -> list[ClipBatch]
     for number in range(1, 1 + -(-n_clips // clips.batch_size)):
         batch = clips.batch(number)
         rows = [i for i, recording in enumerate(batch.recording.tolist()) if recording not in held][:n_left]
-        parts += [select(batch, rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
+        parts += [batch.select(rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
         n_left -= len(rows)
     return parts
-
-
-def select(batch: ClipBatch, rows: list[int]) -> ClipBatch:
-    """Some clips of a batch."""
-    clips, label, labels, recording = (x[rows] for x in (batch.clips, batch.label, batch.labels, batch.recording))
-    return ClipBatch(clips=clips, label=label, labels=labels, recording=recording, refused=batch.refused)
 
 
 def _look(ajepa: Ajepa, batch: ClipBatch, chance: Chance) -> tuple[Look, Float[Tensor, "b t m"]]:

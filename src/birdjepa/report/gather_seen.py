@@ -18,7 +18,7 @@ from birdjepa.objectives.ajepa import Ajepa
 from birdjepa.objectives.base import Chance, Objective, Panel
 from birdjepa.objectives.curriculum import CurriculumConfig
 from birdjepa.report.contents import Absent, Drawing, Outline, ReportConfig, Seen, SeenClip, SeenMoment, SeenPanel
-from birdjepa.report.drawing import Drawn, draw_predictions, select
+from birdjepa.report.drawing import Drawn, draw_predictions
 from birdjepa.report.gather_clips import decibels, hear
 
 MOST_CLIPS = 128
@@ -47,7 +47,7 @@ def look_at(
       UserError: if the recordings cannot be read any more.
     """
     batch = clips.batch(0)
-    batch = select(batch, list(range(min(len(batch.label), MOST_CLIPS))))
+    batch = batch.select(list(range(min(len(batch.label), MOST_CLIPS))))
     chosen = _varied(batch, config.n_clips)
     inner = objective.objective if isinstance(objective, WithAdded) else objective
     last = Chance(seed, max(0, (trained if isinstance(trained, int) else 1) - 1), n_steps)

@@ -263,7 +263,8 @@ class Trainer:
             told = alarm(seen, len(state.bank.filled()), heard.embedding.shape[1], config.monitor)
             if told:
                 row["alarm"] = told
-        row["clips_per_s"] = config.batch_size / seconds
+        row["clips_per_s"] = len(heard.label) / seconds
+        row["step_s"] = seconds
         row["n_refused"] = state.n_refused
         return row
 
@@ -317,13 +318,13 @@ class Trainer:
             of_all = own.objects([batch.refused for batch in batches])
             refused = [refusal for micro in zip(*of_all, strict=True) for part in micro for refusal in part]
         state.n_refused += len(refused)
+        state.n_asked += own.world * sum(len(batch.label) for batch in batches)
         state.refused.update({refusal.path: refusal for refusal in refused})
-        seen = (state.step + 1) * self.config.batch_size
-        if state.n_refused > max(LEAST_REFUSED, self.max_refused * seen):
+        if state.n_refused > max(LEAST_REFUSED, self.max_refused * state.n_asked):
             reasons = "; ".join(f"{each.path}: {each.reason}" for each in list(state.refused.values())[:3])
             raise everywhere(
                 UserError(
-                    f"{state.n_refused} of {seen} examples could not be read, more than "
+                    f"{state.n_refused} of {state.n_asked} examples could not be read, more than "
                     f"loader.max_refused={self.max_refused:g}: {reasons}. `birdjepa data scan` lists them all"
                 )
             )

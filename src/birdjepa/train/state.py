@@ -67,6 +67,8 @@ class TrainState:
         """One refusal of each recording that could not be read."""
         self.n_refused = 0
         """Examples that could not be read; a recording may count several times."""
+        self.n_asked = 0
+        """Examples that were to be heard, as many as clips."""
         self.step = 0
         """Updates done."""
         self._moments = [
@@ -82,13 +84,15 @@ class TrainState:
         """What is not a tensor."""
         refused = [list(refusal) for refusal in self.refused.values()]
         best = {"best": self.best.meta()} if self.best else {}
-        return {"bank_seen": self.bank.n_seen, "n_refused": self.n_refused, "refused": refused, **best}
+        counts = {"bank_seen": self.bank.n_seen, "n_asked": self.n_asked, "n_refused": self.n_refused}
+        return {**counts, "refused": refused, **best}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Takes over a checkpoint's tensors and step; every process has the same one.
 
         Raises:
-          UserError: if the checkpoint's tensors are not exactly those of this state, or processes differ in them.
+          UserError: if the checkpoint's tensors are not exactly those of this state, another version saved it, or
+            processes differ in it.
         """
         require_same("the checkpoint", checkpoint.tensors)
         own = {name: tensor.shape for name, tensor in self.tensors().items()}
@@ -98,10 +102,14 @@ class TrainState:
             raise UserError(
                 f"{checkpoint.path}: does not fit this configuration; {n_odd} tensors differ, the first is {odd[0][0]}"
             )
+        missing = sorted(self.meta().keys() - checkpoint.meta.keys())
+        if missing:
+            raise UserError(f"{checkpoint.path}: was saved by another version of birdjepa (it tells no {missing[0]})")
         for name, held in self._held():
             held.write(checkpoint.tensors[name])
         self.require_same(self.tensors(), "what they loaded")
         self.bank.n_seen = int(checkpoint.meta["bank_seen"])
+        self.n_asked = int(checkpoint.meta["n_asked"])
         self.n_refused = int(checkpoint.meta["n_refused"])
         self.refused = {row[0]: Failure(*row) for row in checkpoint.meta["refused"]}
         if self.best:
