@@ -29,7 +29,7 @@ class WaveformEncoderConfig(SoundEncoderConfig):
 
     def __post_init__(self) -> None:
         if self.pooling in ("cls", "fc_norm"):
-            raise ValueError(f"pooling={self.pooling} needs a part that an encoder of waveforms does not have: take mean")
+            raise ValueError(f"pooling={self.pooling} needs a part that waveform encoders do not have: take mean")
 
     @property
     def sampling_rate(self) -> int:

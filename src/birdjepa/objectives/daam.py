@@ -152,10 +152,20 @@ class Daam(Objective):
         span = torch.full_like(start, frames.shape[1])
         where = {"waveform": "heard", "features": "kept of the convolutions' frames", "output": "kept of its frames"}
         return [
-            Panel("context", f"what the context encoder {where[self.config.mask_at]}", start, span,
-                  frames.masked_fill(gone, torch.nan)),
-            Panel("targets", "must be predicted, as the teacher hears them", start, span,
-                  frames.masked_fill(~gone, torch.nan)),
+            Panel(
+                "context",
+                f"what the context encoder {where[self.config.mask_at]}",
+                start,
+                span,
+                frames.masked_fill(gone, torch.nan),
+            ),
+            Panel(
+                "targets",
+                "must be predicted, as the teacher hears them",
+                start,
+                span,
+                frames.masked_fill(~gone, torch.nan),
+            ),
         ]
 
     def altered(self, batch: ClipBatch, chance: Chance) -> Float[Tensor, "b s"]:
@@ -220,9 +230,7 @@ def masked_loss(
     return total / n_hidden.clamp_min(1)
 
 
-def standardised_frames(
-    frames: Frames, norm: Literal["layer", "instance", "none"]
-) -> Float[Tensor, "b n d"]:
+def standardised_frames(frames: Frames, norm: Literal["layer", "instance", "none"]) -> Float[Tensor, "b n d"]:
     """As `ajepa.standardised`, with statistics over the frames that are kept."""
     values = frames.values.float()
     if norm != "instance":

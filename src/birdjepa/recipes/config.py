@@ -63,8 +63,9 @@ class RunConfig(abc.ABC):
     """DATA whose recordings are left out wherever else they are named: what a probe will test."""
     columns: ColumnConfig = ColumnConfig()
     loader: LoaderConfig = LoaderConfig()
+    encoder: Any
+    """What hears; subclasses say what it is, as of the next two."""
     objective: ObjectiveConfig
-    """What is learnt; subclasses say which kinds there are."""
     optim: OptimiserConfig
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()

@@ -16,8 +16,8 @@ from birdjepa.core.errors import UsageError
 from birdjepa.data.loader import labels_of
 from birdjepa.data.manifest import Manifest
 from birdjepa.data.sources import open_data
+from birdjepa.recipes.config import require_single_labels
 from birdjepa.recipes.finetune_config import FinetuneConfig
-from birdjepa.recipes.pretrain import require_single_labels
 from birdjepa.recipes.probe import folds_of_column, labelled_rows
 
 

@@ -14,12 +14,14 @@ from birdjepa.models.vit import VitConfig
 from birdjepa.objectives import OBJECTIVES, AnyObjective
 from birdjepa.objectives.ajepa import AjepaConfig
 from birdjepa.objectives.augment import AugmentConfig
+from birdjepa.objectives.daam import DaamConfig
 from birdjepa.objectives.diet import DietConfig
 from birdjepa.objectives.lejepa import LejepaConfig
 from birdjepa.objectives.pixio import PixioConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.optim.groups import AdamWConfig
 from birdjepa.recipes.config import PretrainConfig
+from birdjepa.recipes.waveform_config import PretrainWaveformConfig
 from birdjepa.train.config import TrainConfig
 
 VIEWS = ViewsConfig(
@@ -66,6 +68,18 @@ def diet() -> PretrainConfig:
     return on_cpu(DietConfig(views=VIEWS))
 
 
+def daam() -> PretrainWaveformConfig:
+    """Density-adaptive JEPA for some hundred steps on a CPU: clips of up to 2 s, a teacher that forgets its random
+    weights.
+    """
+    return PretrainWaveformConfig(
+        loader=LoaderConfig(clip_s=2.0, workers=1),
+        objective=DaamConfig(momentum=(0.98, 1.0)),
+        optim=AdamWConfig(lr=1e-3),
+        train=TrainConfig(steps=600, batch_size=32),
+    )
+
+
 def demo() -> PretrainConfig:
     """The default on the embedded data set in a few minutes: what `make demo` runs."""
     base = lejepa()
@@ -96,6 +110,7 @@ RECIPES = {
     "pixio": pixio,
     "ajepa": ajepa,
     "diet": diet,
+    "daam": daam,
     "demo": demo,
     "small": small,
 }

@@ -17,7 +17,7 @@ import torch
 from birdjepa.core import memory, random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import UserError
-from birdjepa.data.loader import Clips
+from birdjepa.data.loader import Batches
 from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.pretrain import make_state
 from birdjepa.train.engine import SingleEngine
@@ -37,13 +37,13 @@ class Memory(NamedTuple):
     """NaN where it did not fit."""
 
 
-def make_trainer(config: RunConfig, clips: Clips, folder: Path) -> Trainer:
+def make_trainer(config: RunConfig, clips: Batches, folder: Path) -> Trainer:
     """A trainer of one process at step 0, as `pretrain` makes it."""
     state = make_state(config, clips, SingleEngine(pick_device(config.train.device)))
     return Trainer(state, config.train, config.schedule, folder, seed=config.seed, max_refused=1.0)
 
 
-def noise(config: RunConfig, clips: Clips) -> ClipBatch:
+def noise(config: RunConfig, clips: Batches) -> ClipBatch:
     """A micro-batch of clips of noise, each of a recording and class of its own as far as there are so many."""
     size = config.train.micro_batch
     generator = random.torch_generator(config.seed, "noise", device=torch.device("cpu"))
@@ -75,7 +75,7 @@ def budget_mib(device: torch.device, share: float) -> float:
     return share * free
 
 
-def by_batch(config: RunConfig, clips: Clips, largest: int, budget: float) -> Iterator[Memory]:
+def by_batch(config: RunConfig, clips: Batches, largest: int, budget: float) -> Iterator[Memory]:
     """Peaks for micro-batches of 2, 4, 8, ... up to the largest, while the next one can be expected to fit."""
     measured: list[Memory] = []
     size = 2
@@ -110,7 +110,7 @@ def largest_that_fits(measured: Sequence[Memory], budget: float) -> int:
     return size
 
 
-def peak_mib(config: RunConfig, clips: Clips, micro_batch: int) -> float:
+def peak_mib(config: RunConfig, clips: Batches, micro_batch: int) -> float:
     """Peak of memory of an update, in a fresh process; NaN where it is ended or refused for want of memory.
 
     Raises:
@@ -136,7 +136,7 @@ def peak_mib(config: RunConfig, clips: Clips, micro_batch: int) -> float:
     return found
 
 
-def _measure(sender: Connection, config: RunConfig, clips: Clips) -> None:
+def _measure(sender: Connection, config: RunConfig, clips: Batches) -> None:
     """In the fresh process: sends the peak, or what went wrong."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)

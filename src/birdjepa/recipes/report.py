@@ -12,9 +12,9 @@ from birdjepa.checkpoint.manifest import CheckpointError
 from birdjepa.core import config as configs
 from birdjepa.core.errors import InputError, UsageError, UserError
 from birdjepa.core.telling import tenths
-from birdjepa.data.loader import Clips
+from birdjepa.data.loader import Batches
 from birdjepa.data.manifest import Manifest
-from birdjepa.models.encoder import Encoder, load
+from birdjepa.models.encoder import load
 from birdjepa.objectives.base import Objective
 from birdjepa.recipes.any_run import read_run
 from birdjepa.recipes.finetune_config import FinetuneConfig
@@ -55,7 +55,7 @@ class _Opened(NamedTuple):
     """What a report is made from; without recordings there are no sources, clips or objective."""
 
     sources: list[Manifest]
-    clips: Clips | None
+    clips: Batches | None
     objective: Objective | None
     encoder: Path
     """Folder of the exported encoder; may not be there yet."""

@@ -17,8 +17,8 @@ from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import MissingExtraError, UsageError, UserError
 from birdjepa.recipes import pretrain, run_folder
-from birdjepa.recipes.apart import COMMAND
 from birdjepa.recipes.any_run import read_run
+from birdjepa.recipes.apart import COMMAND
 from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.slurm_job import Job
 from birdjepa.train.sinks import require_extras

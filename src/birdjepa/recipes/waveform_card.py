@@ -23,9 +23,8 @@ tags: [audio, bioacoustics, speech, {config.objective.name}]
 
 # A birdjepa encoder of waveforms
 
-Strided convolutions ({'x'.join(map(str, shape.strides))}), Gaussian adaptive attention and {shape.n_conformers} Conformers
-({n_parameters:,} parameters), trained by {config.objective.name} without labels for {config.train.steps} steps of
-{config.train.batch_size} times {config.loader.clip_s:g} s of sound.
+Strided convolutions, Gaussian adaptive attention and {shape.n_conformers} Conformers ({n_parameters:,} parameters),
+trained by {config.objective.name} without labels for {config.train.steps} steps of {config.train.batch_size} times {config.loader.clip_s:g} s of sound.
 
 ```python
 import birdjepa
@@ -39,6 +38,7 @@ out.embedding  # one row of {encoder.config.embedding_width} numbers per {config
 |---|---|
 | sampling rate | {shape.sampling_rate} Hz, mono; other rates are resampled by soxr HQ |
 | frames | {network.frame_rate:g} a second, {shape.code_dim} numbers each |
+| strides | {"x".join(map(str, shape.strides))} |
 | gates | {gates} |
 | pooling | {config.pooling} |
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from birdjepa.core.errors import UsageError, UserError
 from birdjepa.core.failures import Failure
-from birdjepa.data.loader import Clips
+from birdjepa.data.loader import Batches
 from birdjepa.data.manifest import Manifest
 from birdjepa.models.encoder import Encoder
 from birdjepa.objectives import OBJECTIVES
@@ -25,7 +25,7 @@ def gather(
     folder: Path,
     *,
     sources: Sequence[Manifest],
-    clips: Clips | None,
+    clips: Batches | None,
     objective: Objective | None,
     encoder: Encoder | None,
     trained: int | Absent = UNTRAINED,
@@ -71,7 +71,7 @@ def gather(
 
 
 def _seen(
-    clips: Clips | None,
+    clips: Batches | None,
     objective: Objective | None,
     described: dict[str, Any],
     seed: int,

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import UserError
-from birdjepa.data.loader import Clips
+from birdjepa.data.loader import Batches, Clips
 from birdjepa.models.encoder import Encoder
 from birdjepa.objectives.added import WithAdded
 from birdjepa.objectives.ajepa import Ajepa
@@ -31,7 +31,7 @@ Picture = tuple[Panel, list[Panel]]
 
 
 def look_at(
-    clips: Clips,
+    clips: Batches,
     objective: Objective,
     *,
     name: str,
@@ -78,7 +78,7 @@ def look_at(
 
 def _drawn(
     inner: Objective,
-    clips: Clips,
+    clips: Batches,
     batch: ClipBatch,
     chances: Sequence[Chance],
     trained: int | Absent,
@@ -86,7 +86,7 @@ def _drawn(
     chosen: Sequence[int],
 ) -> Drawn | Absent | None:
     """Predictions as spectrograms, where the objective predicts embeddings."""
-    if not isinstance(inner, Ajepa):
+    if not isinstance(inner, Ajepa) or not isinstance(clips, Clips):
         return None
     if isinstance(trained, Absent):
         return Absent(f"the predictor is untrained ({trained.reason})")

@@ -15,8 +15,8 @@ from birdjepa.checkpoint.store import Checkpoint
 from birdjepa.core.errors import UserError
 from birdjepa.core.failures import Failure
 from birdjepa.objectives.base import Objective
-from birdjepa.optim import AnyOptimiser
 from birdjepa.optim.ema import Ema
+from birdjepa.optim.groups import OptimiserConfig
 from birdjepa.optim.mup import WidthRates
 from birdjepa.train.best import Best
 from birdjepa.train.config import TrainConfig
@@ -43,7 +43,7 @@ class TrainState:
     def __init__(
         self,
         objective: Objective,
-        optimiser: AnyOptimiser,
+        optimiser: OptimiserConfig,
         config: TrainConfig,
         *,
         n_classes: int,
