@@ -1,8 +1,8 @@
 """Discriminators of waveforms: what a vocoder is trained against, and thrown away afterwards.
 
 One judge for each period p looks at every p-th sample, so that it sees what repeats with that period; one for each
-scale looks at the waveform, at half of its rate, at a quarter. All of them have weight norm, and none has any statistics
-of the clip or the batch.
+scale looks at the waveform, at half of its rate, at a quarter. All of them have weight norm, and none has statistics of
+the clip or the batch.
 
 What a judge finds is laid out alike for all: position (n, p) of a map stands at sample n * stride + p of the waveform,
 so that a loss can leave out positions in the padding. Judges of scales have one column (p = 1).
@@ -75,8 +75,8 @@ class Judged(NamedTuple):
     """What one judge says: 1 for real and 0 for made, as least-squares losses have it, and how it came to that."""
 
     score: Float[Tensor, "b n p"]
-    maps: list[Float[Tensor, "b c n p"]]
-    """After each layer; the last one is the score."""
+    maps: list[Float[Tensor, "b _ _ p"]]
+    """(b, c, n, p) after each layer; the last one is the score."""
     strides: list[int]
     """Of each map, in samples of the waveform from one row to the next."""
 
@@ -97,7 +97,7 @@ class Judge(nn.Module):
             n_in = n_out
         self.layers.append(weight_norm(nn.Conv1d(n_in, 1, LAST_KERNEL, padding=(LAST_KERNEL - 1) // 2)))
 
-    def forward(self, x: Float[Tensor, "b 1 n"]) -> list[Float[Tensor, "b c k"]]:
+    def forward(self, x: Float[Tensor, "b 1 n"]) -> list[Float[Tensor, "b _ _"]]:
         """The map after each layer."""
         maps = []
         for layer in self.layers[:-1]:
@@ -174,6 +174,6 @@ def _by_period(wave: Float[Tensor, "b s"], period: int, judge: nn.Module) -> Jud
     return _judged(maps, judge, period)
 
 
-def _judged(maps: list[Float[Tensor, "b c n p"]], judge: nn.Module, stride: int) -> Judged:
+def _judged(maps: list[Float[Tensor, "b _ _ p"]], judge: nn.Module, stride: int) -> Judged:
     assert isinstance(judge, Judge)
     return Judged(rearrange(maps[-1], "b 1 n p -> b n p"), maps, [stride * each for each in judge.strides])

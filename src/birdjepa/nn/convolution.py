@@ -46,9 +46,8 @@ class _Snake(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, a = ctx.saved_tensors
-        grad = grads[0]
         swing = (1 / a).clamp_max(LARGEST_SWING)
         turned = (x * (2 * a)).sin_()
         with_x = (turned * grad * x).sum_to_size(a.shape) * swing
@@ -141,7 +140,7 @@ def reach(kernel: int, dilation: int = 1) -> int:
 
 
 def draw_weights(conv: nn.Conv1d | nn.ConvTranspose1d, gain: float, generator: torch.Generator) -> None:
-    """Normal weights that give an output of gain times the input's root mean square, from the generator; zero biases."""
+    """Normal weights from the generator, for an output of gain times the input's root mean square; zero biases."""
     taps = conv.kernel_size[0] // conv.stride[0] if conv.transposed else conv.kernel_size[0]
     nn.init.normal_(conv.weight, std=gain / math.sqrt(conv.in_channels * taps), generator=generator)
     if conv.bias is not None:
