@@ -17,7 +17,7 @@ from birdjepa.core.provenance import provenance
 from birdjepa.data.loader import Clips, labels_of
 from birdjepa.data.manifest import Manifest
 from birdjepa.data.sources import open_data, pinned, split_weight
-from birdjepa.models.encoder import Encoder
+from birdjepa.models.sound_encoder import SoundEncoder
 from birdjepa.objectives.base import DataSize, Objective
 from birdjepa.objectives.supervised import SupervisedConfig
 from birdjepa.optim import mup
@@ -159,7 +159,7 @@ def _only_labelled(source: Manifest) -> Manifest:
     return source.select(rows)
 
 
-def make_objective(config: PretrainConfig, encoder: Encoder, clips: Clips) -> Objective:
+def make_objective(config: PretrainConfig, encoder: SoundEncoder, clips: Clips) -> Objective:
     """The run's objective around a freshly initialised encoder, with what is added to it.
 
     Raises:
@@ -185,7 +185,7 @@ def _base_objective(config: PretrainConfig, clips: Clips) -> Objective:
     return _around(base, base.encoder_config().build().initialise(base.seed), clips)
 
 
-def _around(config: PretrainConfig, encoder: Encoder, clips: Clips) -> Objective:
+def _around(config: PretrainConfig, encoder: SoundEncoder, clips: Clips) -> Objective:
     size = DataSize(clips.n_recordings, len(clips.classes))
     return config.added.around(config.objective.build(encoder, config.seed, size), config.seed, size)
 
@@ -284,7 +284,7 @@ def export(config: PretrainConfig, state: TrainState, folder: Path, n_recordings
 
 def _introduce(config: PretrainConfig, clips: Clips, state: TrainState, device: torch.device, say: Say) -> None:
     """What is about to happen, in a few lines: data, model, groups, fingerprint."""
-    encoder: Encoder = state.objective.encoder
+    encoder: SoundEncoder = state.objective.encoder
     patch_ms = 1000 * config.patch.frames / config.front_end.frame_rate
     precision = autocast_dtype(config.train.precision, device)
     n_clips = clips.order.epoch_length

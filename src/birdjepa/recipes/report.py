@@ -14,7 +14,8 @@ from birdjepa.core.errors import InputError, UsageError, UserError
 from birdjepa.core.telling import tenths
 from birdjepa.data.loader import Clips
 from birdjepa.data.manifest import Manifest
-from birdjepa.models.encoder import Encoder, load
+from birdjepa.models.encoder import Encoder
+from birdjepa.models.loading import load
 from birdjepa.objectives.base import Objective
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.finetune_config import FinetuneConfig
