@@ -67,7 +67,7 @@ class EncoderFrames(FrameEmbedder):
         """Columns of a clip."""
         if self.columns < 1:
             raise ValueError(
-                f"clips of {n_samples} samples do not fill one column of tokens; take clip_s >= {config.least_s:g}"
+                f"clips of {n_samples} samples do not fill one patch column; take clip_s >= {config.least_s:g}"
             )
         self._encoder, self._layer, self._batch_size = encoder, layer, batch_size
         self._step = max(1, round(self.columns * (1 - overlap)))

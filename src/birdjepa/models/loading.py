@@ -5,7 +5,7 @@ A kind is a configuration of its own: its name in config.json says which, and it
 
 import json
 from pathlib import Path
-from typing import Any, Union, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -90,8 +90,7 @@ def _refusal(config: SoundEncoderConfig, what: str) -> str:
 
 
 def _config_of(folder: Path, described: dict[str, Any]) -> SoundEncoderConfig:
-    kinds = cast(type[SoundEncoderConfig], Union[KINDS])  # noqa: UP007 - the kinds are a value
-    return configs.from_json(kinds, described.get("config"), where=f"{folder / 'config.json'}: config")
+    return configs.one_of_json(KINDS, described.get("config"), where=f"{folder / 'config.json'}: config")
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
