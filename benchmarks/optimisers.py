@@ -24,7 +24,7 @@ from birdjepa.core import files
 from birdjepa.data.sources import open_data
 from birdjepa.embed.embedders import Pooled
 from birdjepa.embed.rows import embed_rows
-from birdjepa.models.encoder import load
+from birdjepa.models.loading import load
 from birdjepa.optim import OPTIMISERS
 from birdjepa.recipes import pretrain
 from birdjepa.recipes.compare import over_seeds

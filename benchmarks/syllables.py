@@ -33,7 +33,7 @@ from birdjepa.benchmark.frames import FrameSequence, Song
 from birdjepa.benchmark.songs import embed_songs, songs_of
 from birdjepa.core import files
 from birdjepa.embed.embedders import random_twin
-from birdjepa.models.encoder import load
+from birdjepa.models.loading import load
 
 NOISY = ("032.flac", "067.flac")
 """Loud sounds in these that nobody annotated."""
@@ -154,7 +154,7 @@ def choose_models(songs: Sequence[Song], folder: Path, out: Path, options: argpa
             models.append(choose(f"log-mel, {5 * frames} ms", f"logmel-{frames}", patches, songs, folder))
         trained = load(out / f"{options.objective}-{name}" / "encoder")
         for kind, encoder in (("random", random_twin(trained, 0)), (options.objective, trained)):
-            layers = {layer + 1: EncoderFrames(encoder, layer=layer) for layer in range(len(encoder.vit.blocks))}
+            layers = {layer + 1: EncoderFrames(encoder, layer=layer) for layer in range(encoder.config.n_layers)}
             models.append(choose(f"{name} {kind}", f"{name}-{kind}", layers, songs, folder))
     return models
 

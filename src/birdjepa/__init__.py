@@ -12,12 +12,12 @@ __all__ = ["__version__", "load", "load_classifier"]
 
 if TYPE_CHECKING:
     from birdjepa.models.classifier import load_classifier
-    from birdjepa.models.encoder import load
+    from birdjepa.models.loading import load
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from birdjepa.models.encoder import load
+        from birdjepa.models.loading import load
 
         return load
     if name == "load_classifier":

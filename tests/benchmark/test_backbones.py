@@ -12,7 +12,7 @@ import torch
 from birdjepa.benchmark.backbones.base import Backbone, Card, Heard, Want, cover, unpadded
 from birdjepa.benchmark.backbones.named import open_backbone
 from birdjepa.core.errors import UserError
-from birdjepa.models.encoder import load
+from birdjepa.models.loading import load
 from tests.benchmark.backbones import tiny_models
 from tests.benchmark.backbones.tiny_models import FRONT_END, RATE, SPECS, waves
 

@@ -20,7 +20,7 @@ from birdjepa.data.sources import open_data
 from birdjepa.embed import parts
 from birdjepa.embed.batching import Batcher
 from birdjepa.embed.collection import EmbedConfig, embed_collection
-from birdjepa.models.encoder import load
+from birdjepa.models.loading import load
 
 
 class Killer:

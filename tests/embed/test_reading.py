@@ -22,7 +22,7 @@ from birdjepa.embed.segments import Geometry
 from birdjepa.models.encoder import Encoder
 
 GEOMETRY = Geometry(
-    sampling_rate=16_000, clips=ClipConfig(clip_s=1.0, hop_s=1.0), window=400, hop=160, patch_frames=16, trim=False
+    sampling_rate=16_000, clips=ClipConfig(clip_s=1.0, hop_s=1.0), min_samples=2800, token_hop=2560, trim=False
 )
 
 
@@ -47,7 +47,7 @@ def read_row(geometry: Geometry, request: Request) -> list[Piece]:
 )
 def test_stretches_are_the_clips_of_cut(n_samples: int, hop_s: float, n_pieces: int, tmp_path: Path) -> None:
     clips = ClipConfig(clip_s=1.0, hop_s=hop_s)
-    geometry = Geometry(sampling_rate=16_000, clips=clips, window=400, hop=160, patch_frames=16, trim=False)
+    geometry = Geometry(sampling_rate=16_000, clips=clips, min_samples=2800, token_hop=2560, trim=False)
     samples = (np.random.default_rng(0).integers(-3000, 3000, n_samples) / 32768).astype(np.float32)
     path = tmp_path / "one.wav"
     soundfile.write(path, samples, 8_000, subtype="PCM_16")

@@ -10,7 +10,7 @@ from birdjepa.audio.clips import ClipConfig
 from birdjepa.embed.segments import Geometry, n_tiles, window_around
 
 GEOMETRY = Geometry(
-    sampling_rate=32_000, clips=ClipConfig(clip_s=5.0, hop_s=5.0), window=800, hop=320, patch_frames=16, trim=True
+    sampling_rate=32_000, clips=ClipConfig(clip_s=5.0, hop_s=5.0), min_samples=5600, token_hop=5120, trim=True
 )
 
 

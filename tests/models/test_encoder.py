@@ -15,9 +15,11 @@ from birdjepa.audio.logmel import LogMelConfig
 from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import UsageError
-from birdjepa.models.encoder import Encoder, EncoderConfig, batches_of_equal_length, load
+from birdjepa.models.encoder import Encoder, EncoderConfig
+from birdjepa.models.loading import load
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.pool import POOLINGS, Pooling
+from birdjepa.models.sound_encoder import batches_of_equal_length
 from birdjepa.models.vit import VitConfig
 
 CONFIG = EncoderConfig(

@@ -19,8 +19,8 @@ from birdjepa.core.errors import Interrupted, UsageError, UserError
 from birdjepa.data.manifest import ColumnConfig
 from birdjepa.embed.embedders import Logits, Pooled
 from birdjepa.embed.rows import embed_rows
-from birdjepa.models.encoder import load
 from birdjepa.models.heads import HeadConfig
+from birdjepa.models.loading import load
 from birdjepa.objectives.base import DataSize
 from birdjepa.objectives.supervised import SupervisedConfig
 from birdjepa.optim.groups import AdamWConfig, parameter_table

@@ -20,7 +20,8 @@ from birdjepa.data.sources import open_data
 from birdjepa.embed.embedders import LogMelStatistics, Pooled
 from birdjepa.embed.rows import embed_rows
 from birdjepa.models.classifier import load_classifier
-from birdjepa.models.encoder import Encoder, load, read_provenance
+from birdjepa.models.encoder import Encoder
+from birdjepa.models.loading import load, read_provenance
 from birdjepa.objectives.augment import AugmentConfig
 from birdjepa.objectives.base import Chance, DataSize
 from birdjepa.objectives.lejepa import LejepaConfig

@@ -92,7 +92,7 @@ def test_every_objectives_section_builds(name: str, base: PretrainConfig, conten
     steps = [moment.step for moment in seen.clips[0].moments]
     assert steps == ([1, N_STEPS] if name == "ajepa" else [N_STEPS])
     _, objective = made(config)
-    page = build_report(dataclasses.replace(contents, seen=seen, scale=scale_of(objective.encoder.front_end)))
+    page = build_report(dataclasses.replace(contents, seen=seen, scale=scale_of(objective.encoder.config.log_mel)))
     section = page[page.index('<section id="views"') :].partition("</section>")[0]
     assert LEADS[name] in section
     assert section.count("<img") >= 2 * (1 + len(PANELS[name]))

@@ -1,4 +1,4 @@
-"""What turns a song into a sequence of vectors: an encoder's patch columns, log-mel frames, or a model of others.
+"""What turns a song into a sequence of vectors: an encoder's columns of tokens, log-mel frames, or a model of others.
 
 Songs are framed so that column j of F frames stands for samples [j F hop, (j + 1) F hop): half a window less half a hop
 of zeros is put in front, which centres each analysis window on its own hop, and zeros fill up the last column. An
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from birdjepa.audio.logmel import LogMelConfig
 from birdjepa.benchmark.frames import FrameSequence
-from birdjepa.models.encoder import Encoder
+from birdjepa.embed.embedders import geometry_of
+from birdjepa.models.sound_encoder import SoundEncoder
 
 
 class FrameEmbedder(abc.ABC):
@@ -36,11 +37,11 @@ class FrameEmbedder(abc.ABC):
 
 
 class EncoderFrames(FrameEmbedder):
-    """An encoder's patch columns: the vectors of all frequency rows side by side, after any of its blocks."""
+    """An encoder's columns of tokens: the vectors of all frequency rows side by side, after any of its layers."""
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: SoundEncoder,
         *,
         layer: int = -1,
         clip_s: float | None = None,
@@ -51,18 +52,19 @@ class EncoderFrames(FrameEmbedder):
         overlap the share of it that neighbouring clips have in common.
 
         Raises:
-          ValueError: if there is no such layer, overlap is not in [0, 1), or a clip does not fill one patch column.
+          ValueError: if there is no such layer, overlap is not in [0, 1), or a clip does not fill one column.
         """
         config = encoder.config
-        depth = len(encoder.vit.blocks)
+        depth = config.n_layers
         if not -depth <= layer < depth:
             raise ValueError(f"layer must be in {-depth}..{depth - 1}, got {layer}")
         if not 0 <= overlap < 1 or batch_size < 1:
             raise ValueError(f"need 0 <= overlap < 1 and batch_size >= 1, got {overlap} and {batch_size}")
         self.sampling_rate = encoder.sampling_rate
         n_samples = round((clip_s or config.clips.clip_s) * self.sampling_rate)
-        self.columns = config.front_end.n_frames(n_samples) // config.patch.frames
-        """Patch columns of a clip."""
+        self._geometry = geometry_of(config)
+        self.columns = self._geometry.n_columns(n_samples)
+        """Columns of a clip."""
         if self.columns < 1:
             raise ValueError(
                 f"clips of {n_samples} samples do not fill one patch column; take clip_s >= {config.least_s:g}"
@@ -72,22 +74,23 @@ class EncoderFrames(FrameEmbedder):
 
     @torch.inference_mode()
     def embed(self, waveform: Float[np.ndarray, " s"]) -> FrameSequence:
-        config, encoder = self._encoder.config, self._encoder
-        patch, hop = config.patch.frames, config.front_end.hop
-        samples, n_columns = _framed(waveform, config.front_end, patch, 0)
+        geometry, encoder = self._geometry, self._encoder
+        hop = geometry.token_hop
+        samples, n_columns = _framed(waveform, geometry.min_samples, hop, 0)
         columns = min(self.columns, n_columns)
         starts = [*range(0, n_columns - columns, self._step), n_columns - columns]
-        length = config.front_end.n_samples(columns * patch)
-        clips = torch.from_numpy(np.stack([samples[first * patch * hop :][:length] for first in starts]))
+        length = geometry.n_samples(columns)
+        clips = torch.from_numpy(np.stack([samples[first * hop :][:length] for first in starts]))
         per_clip = torch.cat([self._columns(batch.to(encoder.device)).cpu() for batch in clips.split(self._batch_size)])
         # Middles of the clips are in order, so the nearest one of each column is found by the midpoints between them.
         middle = np.array(starts) + columns / 2
         place = np.arange(n_columns)
         clip = np.searchsorted((middle[1:] + middle[:-1]) / 2, place + 0.5)
-        return _sequence(per_clip.numpy()[clip, place - np.array(starts)[clip]], config.front_end, patch)
+        columns_of_all = per_clip.numpy()[clip, place - np.array(starts)[clip]]
+        return _sequence(columns_of_all, hop, self.sampling_rate)
 
     def _columns(self, clips: Float[Tensor, "b s"]) -> Float[Tensor, "b t d"]:
-        output = self._encoder.vit.layers(*self._encoder.tokenise(clips))[self._layer]
+        output = self._encoder.layers(clips)[self._layer]
         return rearrange(output.patches.float(), "b (t r) d -> b t (r d)", r=self._encoder.config.n_rows)
 
 
@@ -111,26 +114,27 @@ class LogMelFrames(FrameEmbedder):
 
     @torch.inference_mode()
     def embed(self, waveform: Float[np.ndarray, " s"]) -> FrameSequence:
-        samples, _ = _framed(waveform, self._config, self._frames, self._context)
+        config = self._config
+        hop = self._frames * config.hop
+        samples, _ = _framed(waveform, config.n_samples(self._frames), hop, self._context * config.hop)
         frames = self._front_end(torch.from_numpy(samples)[None])[0]
         columns = frames.unfold(0, self._frames + 2 * self._context, self._frames)
-        return _sequence(rearrange(columns, "t m f -> t (f m)").contiguous().numpy(), self._config, self._frames)
+        return _sequence(rearrange(columns, "t m f -> t (f m)").contiguous().numpy(), hop, self.sampling_rate)
 
 
 def _framed(
-    waveform: Float[np.ndarray, " s"], front_end: LogMelConfig, patch: int, context: int
+    waveform: Float[np.ndarray, " s"], column: int, hop: int, context: int
 ) -> tuple[Float[np.ndarray, " _"], int]:
-    """The waveform between zeros, so that its frames are centred, and the number of columns that cover it; context
-    frames more on either side."""
+    """The waveform between zeros, so that columns of so many samples every hop are centred on their hops, and the
+    number of columns that cover it; context samples more on either side."""
     if not waveform.size:
         raise ValueError("the waveform is empty")
-    hop = front_end.hop
-    n_columns = -(-len(waveform) // (patch * hop))
-    front = (front_end.window - hop) // 2 + context * hop
-    total = front_end.n_samples(n_columns * patch + 2 * context)
+    n_columns = -(-len(waveform) // hop)
+    front = (column - hop) // 2 + context
+    total = column + (n_columns - 1) * hop + 2 * context
     return np.pad(waveform.astype(np.float32, copy=False), (front, total - front - len(waveform))), n_columns
 
 
-def _sequence(columns: Float[np.ndarray, "t d"], front_end: LogMelConfig, patch: int) -> FrameSequence:
-    start_s = np.arange(len(columns)) * patch * front_end.hop / front_end.sampling_rate
-    return FrameSequence(columns, start_s, start_s + patch * front_end.hop / front_end.sampling_rate)
+def _sequence(columns: Float[np.ndarray, "t d"], hop: int, sampling_rate: int) -> FrameSequence:
+    start_s = np.arange(len(columns)) * hop / sampling_rate
+    return FrameSequence(columns, start_s, start_s + hop / sampling_rate)

@@ -14,7 +14,7 @@ from birdjepa.core.provenance import provenance
 from birdjepa.data.manifest import ColumnConfig
 from birdjepa.data.sources import open_data
 from birdjepa.embed.collection import EmbedConfig, Progress, embed_collection
-from birdjepa.models.encoder import load
+from birdjepa.models.loading import load
 from birdjepa.train.loop import pick_device
 from birdjepa.train.signals import StopSignal
 

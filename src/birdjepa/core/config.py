@@ -54,6 +54,17 @@ def from_json(cls: type[T], value: Any, *, where: str = "") -> T:
     return _parse(cls, value, where or "config")
 
 
+def one_of_json(kinds: tuple[type[T], ...], value: Any, *, where: str) -> T:
+    """As from_json, of whichever of the classes it was: its "kind" says so.
+
+    Raises:
+      UsageError: as from_json, or if it is of none of them.
+    """
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where} must be a table of settings, got {value!r}")
+    return _parse_union(kinds, value, where)
+
+
 def overlay(config: T, changes: Mapping[str, Any], *, where: str = "config") -> T:
     """The configuration with nested changes laid over it, as a TOML file gives them.
 

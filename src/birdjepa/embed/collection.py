@@ -33,8 +33,8 @@ from birdjepa.embed.batching import Batcher
 from birdjepa.embed.embedders import Embedder, Pooled, Precision, geometry_of, require_confined, stretch_of_row
 from birdjepa.embed.parts import COLUMNS, Cursor, Part, PartStore, PartSummary, Refusal, first_refusals
 from birdjepa.embed.reading import ReadConfig, Request, Stretch, read_ahead
-from birdjepa.models.encoder import Encoder
 from birdjepa.models.pool import Pooling
+from birdjepa.models.sound_encoder import SoundEncoder
 
 FORMAT = 1
 _LISTED = 10_000
@@ -100,7 +100,7 @@ class EmbedSummary:
 
 
 def embed_collection(
-    encoder: Encoder,
+    encoder: SoundEncoder,
     manifest: Manifest,
     out: Path | str,
     config: EmbedConfig | None = None,
@@ -153,7 +153,7 @@ def embed_by(
     """
     out = Path(out)
     try:
-        encoder_config = dataclasses.replace(embedder.config, clips=config.clips or embedder.config.clips)
+        encoder_config = embedder.config.cut_by(config.clips or embedder.config.clips)
     except ValueError as error:
         raise UsageError(str(error)) from None
     require_confined([embedder], manifest)
@@ -313,7 +313,7 @@ class _PartBuilder:
         self._refused.append(refusal)
 
 
-def encoder_identity(encoder: Encoder) -> dict[str, Any]:
+def encoder_identity(encoder: SoundEncoder) -> dict[str, Any]:
     """What decides an encoder's numbers, as the file's metadata show it."""
     return {
         "encoder": {

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 from birdjepa.core.errors import UsageError
 from birdjepa.data.manifest import Manifest
 from birdjepa.embed.segments import Geometry
-from birdjepa.models.encoder import Encoder, EncoderConfig
 from birdjepa.models.heads import Head, LinearHead
 from birdjepa.models.pool import Pooling, pool
+from birdjepa.models.sound_encoder import SoundEncoder, SoundEncoderConfig
 from birdjepa.models.vit import EncoderOutput
 
 Precision = Literal["float32", "bf16"]
@@ -32,7 +32,7 @@ Precision = Literal["float32", "bf16"]
 class Embedder(abc.ABC):
     """Clips of one length to one vector each."""
 
-    config: EncoderConfig
+    config: SoundEncoderConfig
     """How recordings are cut for it."""
     device: torch.device
     confined: bool
@@ -52,7 +52,7 @@ class Embedder(abc.ABC):
 class Pooled(Embedder):
     """An encoder's last layer, pooled."""
 
-    def __init__(self, encoder: Encoder, pooling: Pooling, precision: Precision = "float32") -> None:
+    def __init__(self, encoder: SoundEncoder, pooling: Pooling, precision: Precision = "float32") -> None:
         _require_pooling(encoder.config, pooling)
         self.config, self.device = encoder.config, encoder.device
         self.confined = pooling != "cls"
@@ -66,9 +66,9 @@ class Pooled(Embedder):
 
 
 class AllLayers(Embedder):
-    """An encoder's output after every block, pooled, side by side: a layer sweep for the price of one pass."""
+    """An encoder's output after every layer, pooled, side by side: a layer sweep for the price of one pass."""
 
-    def __init__(self, encoder: Encoder, pooling: Pooling, precision: Precision = "float32") -> None:
+    def __init__(self, encoder: SoundEncoder, pooling: Pooling, precision: Precision = "float32") -> None:
         _require_pooling(encoder.config, pooling)
         self.config, self.device = encoder.config, encoder.device
         self.confined = pooling != "cls"
@@ -77,24 +77,24 @@ class AllLayers(Embedder):
 
     @property
     def n_layers(self) -> int:
-        return len(self._encoder.vit.blocks)
+        return self._encoder.config.n_layers
 
     def embed(self, clips: Float[Tensor, "b s"], inside_s: Float[np.ndarray, "b 2"]) -> Float[Tensor, "b e"]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            outputs = self._encoder.vit.layers(*self._encoder.tokenise(clips))
+            outputs = self._encoder.layers(clips)
         n_samples = clips.shape[1]
         pooled = [_pool_inside(output, self._encoder, self._pooling, n_samples, inside_s) for output in outputs]
         return torch.cat(pooled, 1)
 
     def split(self, embeddings: Float[np.ndarray, "b _"]) -> list[Float[np.ndarray, "b _"]]:
-        """One table per layer, the first block's first; the final one equals that of `Pooled`."""
+        """One table per layer, the first one first; the final one equals that of `Pooled`."""
         return np.split(embeddings, self.n_layers, axis=1)
 
 
 class Logits(Embedder):
     """What a classification head says of an encoder's tokens: one logit per class."""
 
-    def __init__(self, encoder: Encoder, head: Head, precision: Precision = "float32") -> None:
+    def __init__(self, encoder: SoundEncoder, head: Head, precision: Precision = "float32") -> None:
         self.config, self.device = encoder.config, encoder.device
         self.confined = not (isinstance(head, LinearHead) and head.pooling == "cls")
         self._encoder, self._head, self._precision = encoder, head, precision
@@ -108,17 +108,17 @@ class Logits(Embedder):
 class LogMelStatistics(Embedder):
     """Mean and standard deviation over time of each log-mel band: what any encoder must beat.
 
-    The front end is the encoder's, under fixed normalisation, so that loudness counts, and without padding.
+    The front end is the encoder's `log_mel`, under fixed normalisation, so that loudness counts, and without padding.
     """
 
     confined = True
 
-    def __init__(self, config: EncoderConfig, device: torch.device | str = "cpu") -> None:
+    def __init__(self, config: SoundEncoderConfig, device: torch.device | str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
-        self._front_end = dataclasses.replace(config.front_end.unpadded, normalise="fixed").build().to(device)
+        self._front_end = dataclasses.replace(config.log_mel.unpadded, normalise="fixed").build().to(device)
 
     def embed(self, clips: Float[Tensor, "b s"], inside_s: Float[np.ndarray, "b 2"]) -> Float[Tensor, "b e"]:
-        front_end = self.config.front_end
+        front_end = self.config.log_mel
         frames = self._front_end(F.pad(clips, (0, max(0, front_end.window - clips.shape[1]))))
         start_s = np.arange(frames.shape[1]) * front_end.hop / front_end.sampling_rate
         weights = overlap(start_s, start_s + front_end.window / front_end.sampling_rate, inside_s).to(frames.device)
@@ -133,27 +133,19 @@ def statistics(frames: Float[Tensor, "b t m"], weights: Float[Tensor, "b t"]) ->
     return torch.cat((mean, variance.sqrt()), 1)
 
 
-def random_twin(encoder: Encoder, seed: int) -> Encoder:
-    """The same architecture at random initialisation, on the same device: a probe's second floor. Positions that an
-    encoder keeps are no weights: the twin has them too.
-    """
-    twin = encoder.config.build().initialise(seed).requires_grad_(False).eval().to(encoder.device)
-    if encoder.config.vit.n_positions:
-        twin.vit.positions.copy_(encoder.vit.positions)
-    return twin
+def random_twin(encoder: SoundEncoder, seed: int) -> SoundEncoder:
+    """The same architecture at random initialisation, on the same device: a probe's second floor."""
+    return encoder.twin(seed).requires_grad_(False).eval().to(encoder.device)
 
 
-def geometry_of(config: EncoderConfig) -> Geometry:
-    """How recordings are cut for an encoder. Where clips are normalised by their own statistics or padded, every sample
-    counts, and none is left out.
-    """
+def geometry_of(config: SoundEncoderConfig) -> Geometry:
+    """How recordings are cut for an encoder."""
     return Geometry(
-        sampling_rate=config.front_end.sampling_rate,
+        sampling_rate=config.sampling_rate,
         clips=config.clips,
-        window=config.front_end.window,
-        hop=config.front_end.hop,
-        patch_frames=config.patch.frames,
-        trim=config.front_end.normalise == "fixed" and not config.front_end.clip_samples,
+        min_samples=config.min_samples,
+        token_hop=config.token_hop,
+        trim=config.trim,
     )
 
 
@@ -190,26 +182,26 @@ def stretch_of_row(manifest: Manifest, row: int) -> tuple[float, float]:
     return onset_s, math.inf if math.isnan(offset_s) and onset_s > 0 else offset_s
 
 
-def _require_pooling(config: EncoderConfig, pooling: Pooling) -> None:
+def _require_pooling(config: SoundEncoderConfig, pooling: Pooling) -> None:
     """Refuses a pooling that the encoder has no part for.
 
     Raises:
       UsageError: saying what is missing.
     """
     try:
-        dataclasses.replace(config, pooling=pooling)
+        config.pooled_by(pooling)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
 def _pool_inside(
-    output: EncoderOutput, encoder: Encoder, pooling: Pooling, n_samples: int, inside_s: Float[np.ndarray, "b 2"]
+    output: EncoderOutput, encoder: SoundEncoder, pooling: Pooling, n_samples: int, inside_s: Float[np.ndarray, "b 2"]
 ) -> Float[Tensor, "b e"]:
     return pool(output, pooling, encoder.config.n_rows, _weights_inside(output, encoder, n_samples, inside_s))
 
 
 def _weights_inside(
-    output: EncoderOutput, encoder: Encoder, n_samples: int, inside_s: Float[np.ndarray, "b 2"]
+    output: EncoderOutput, encoder: SoundEncoder, n_samples: int, inside_s: Float[np.ndarray, "b 2"]
 ) -> Float[Tensor, "b n"]:
     """How much each patch lies inside; none of what is padding behind n_samples does."""
     inside = overlap(*encoder.patch_spans(output.patches.shape[1]), inside_s).to(output.patches.device)

@@ -2,7 +2,7 @@
 
 The unit of work is a stretch: some consecutive pieces of one manifest row. Recordings are read stretch by stretch, so
 their length does not matter, and seeking gives the same samples as reading from the start. A piece is a clip of a
-recording or a tile of a labelled segment in its context; each is resampled alone, as `Encoder.embed` does.
+recording or a tile of a labelled segment in its context; each is resampled alone, as `SoundEncoder.embed` does.
 
 Nothing here imports torch: isolated workers import this module. Decoding and resampling release Python's lock, so
 threads do as well as processes.

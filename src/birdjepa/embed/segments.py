@@ -18,22 +18,21 @@ class Geometry:
 
     sampling_rate: int
     clips: ClipConfig
-    window: int
-    """Samples that one frame reads."""
-    hop: int
-    patch_frames: int
+    min_samples: int
+    """Samples that one column of patches reads."""
+    token_hop: int
+    """Samples from the start of one column to the start of the next."""
     trim: bool
     """Whether samples behind the last whole patch may be left out, because no patch depends on them. Clips of almost
     the same length then share a batch."""
 
     def n_columns(self, n_samples: int) -> int:
         """Whole patch columns in a clip."""
-        n_frames = max(0, 1 + (n_samples - self.window) // self.hop)
-        return n_frames // self.patch_frames
+        return max(0, 1 + (n_samples - self.min_samples) // self.token_hop)
 
     def n_samples(self, n_columns: int) -> int:
         """Shortest clip that has so many patch columns (at least 1)."""
-        return self.window + (n_columns * self.patch_frames - 1) * self.hop
+        return self.min_samples + (n_columns - 1) * self.token_hop
 
     def seen(self, n_samples: int) -> int:
         """How much of a clip to hand on."""
@@ -43,7 +42,7 @@ class Geometry:
     @property
     def least_s(self) -> float:
         """The shortest clip that fills a patch, in seconds."""
-        return self.n_samples(1) / self.sampling_rate
+        return self.min_samples / self.sampling_rate
 
     @property
     def context(self) -> int:
@@ -67,7 +66,7 @@ def n_tiles(duration_s: float, geometry: Geometry) -> int:
 def window_around(onset_s: float, offset_s: float, sampling_rate: int, n_total: int, geometry: Geometry) -> Window:
     """The window of a tile, centred on it as far as the recording of n_total native samples allows.
 
-    A recording shorter than one patch is its own window, as for `Encoder.embed`.
+    A recording shorter than one patch is its own window, as for `SoundEncoder.embed`.
     """
     n_available = n_total * geometry.sampling_rate // sampling_rate
     columns = geometry.n_columns(min(geometry.context, n_available))

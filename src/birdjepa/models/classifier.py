@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from birdjepa.core import config as configs
 from birdjepa.core import files
 from birdjepa.core.errors import UsageError
-from birdjepa.models.encoder import Encoder, batches_of_equal_length, load, read_description
+from birdjepa.models.encoder import Encoder
 from birdjepa.models.heads import HeadConfig
+from birdjepa.models.loading import load, read_description, require_spectrogram
+from birdjepa.models.sound_encoder import batches_of_equal_length
 
 FORMAT = 1
 Activation = Literal["softmax", "sigmoid"]
@@ -69,10 +71,10 @@ class Classifier(nn.Module):
         self, waveform: np.ndarray | Tensor | Sequence[float], *, sampling_rate: int, batch_size: int = 16
     ) -> Prediction:
         """Probabilities of each class in each clip of a waveform (time,) or (channels, time) in [-1, 1], of any length
-        and rate, cut as `Encoder.embed` cuts it. A multi-label clip's probabilities need not sum to 1.
+        and rate, cut as `SoundEncoder.embed` cuts it. A multi-label clip's probabilities need not sum to 1.
 
         Raises:
-          ValueError: as `Encoder.embed`.
+          ValueError: as `SoundEncoder.embed`.
         """
         clips = self.encoder.cut(waveform, sampling_rate=sampling_rate)
         batches = batches_of_equal_length(clips.samples, batch_size)
@@ -108,7 +110,7 @@ def probabilities(logits: Float[Tensor, "b c"], activation: Activation) -> Float
 def load_classifier(folder: Path | str, *, device: torch.device | str = "cpu") -> Classifier:
     """The classifier in a folder, ready for use (evaluation mode, no gradients).
 
-    Strict, as `encoder.load`: nothing may be missing or left over, and encoder and head must match their hashes.
+    Strict, as `loading.load`: nothing may be missing or left over, and encoder and head must match their hashes.
 
     Raises:
       UsageError: naming the file and what is wrong with it.
@@ -117,7 +119,7 @@ def load_classifier(folder: Path | str, *, device: torch.device | str = "cpu") -
     described = read_description(
         folder / "head.json", "head", FORMAT, missing="give the folder of a fine-tuned classifier such as runs/ft/model"
     )
-    encoder = load(folder, device=device)
+    encoder = require_spectrogram(load(folder, device=device), "a classifier")
     where = folder / "head.json"
     if files.sha256(folder / "model.safetensors") != described.get("encoder_sha256"):
         raise UsageError(f"{where}: its head was trained with another encoder than model.safetensors; export both anew")

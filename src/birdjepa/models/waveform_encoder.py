@@ -70,9 +70,12 @@ class WaveformEncoderConfig(SoundEncoderConfig):
 
     @property
     def log_mel(self) -> LogMelConfig:
-        """The default front end, with bands up to half the rate where that is less."""
-        default = LogMelConfig(sampling_rate=self.sampling_rate)
-        return dataclasses.replace(default, f_max=min(default.f_max, self.sampling_rate / 2))
+        """Frames of 25 ms every 10 ms up to half the rate, with as many bands as low rates can fill."""
+        rate = self.sampling_rate
+        n_mels = 128 if rate >= 32_000 else 80 if rate >= 16_000 else 40
+        return LogMelConfig(
+            sampling_rate=rate, window=rate // 40, hop=rate // 100, n_mels=n_mels, f_max=min(16_000.0, rate / 2)
+        )
 
     @property
     def described(self) -> str:

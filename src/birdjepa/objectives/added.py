@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch
-from birdjepa.models.encoder import Encoder
 from birdjepa.models.projector import Projector, ProjectorConfig
+from birdjepa.models.sound_encoder import SoundEncoder
 from birdjepa.models.source_head import SourceHead, SourceHeadConfig
 from birdjepa.nn import synced
 from birdjepa.nn.sigreg import SigregConfig, directions, null_floor, sigreg
@@ -93,11 +93,11 @@ class WithAdded(Objective):
         self.terms = nn.ModuleDict(terms)
 
     @property
-    def encoder(self) -> Encoder:  # pyright: ignore[reportIncompatibleVariableOverride] - held once, by the objective
+    def encoder(self) -> SoundEncoder:  # pyright: ignore[reportIncompatibleVariableOverride] - held once, by the objective
         return self.objective.encoder
 
     @property
-    def exported(self) -> Encoder:
+    def exported(self) -> SoundEncoder:
         return self.objective.exported
 
     def forward(self, batch: ClipBatch, chance: Chance) -> ObjectiveOutput:

@@ -24,9 +24,11 @@ from torch.nn import functional as F
 from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.models.encoder import Encoder
+from birdjepa.models.loading import require_spectrogram
 from birdjepa.models.patch import patchify
 from birdjepa.models.pool import pool
 from birdjepa.models.predictor import PredictorConfig
+from birdjepa.models.sound_encoder import SoundEncoder
 from birdjepa.nn import synced
 from birdjepa.objectives.augment import GAIN_ONLY, AugmentConfig
 from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfig, ObjectiveOutput, Panel
@@ -65,15 +67,15 @@ class AjepaConfig(ObjectiveConfig):
     def mixes(self) -> bool:
         return self.augment.mix_probability > 0
 
-    def build(self, encoder: Encoder, seed: int, data: DataSize) -> "Ajepa":
-        return Ajepa(self, encoder, seed)
+    def build(self, encoder: SoundEncoder, seed: int, data: DataSize) -> "Ajepa":
+        return Ajepa(self, require_spectrogram(encoder, self.name), seed)
 
 
 class Ajepa(Objective):
     def __init__(self, config: AjepaConfig, encoder: Encoder, seed: int) -> None:
         super().__init__()
         self.config = config
-        self.encoder = encoder
+        self.encoder: Encoder = encoder  # pyright: ignore[reportIncompatibleVariableOverride] - set once
         self.teacher = copy.deepcopy(encoder).requires_grad_(False)
         self.predictor = config.predictor.build(encoder.config.vit, encoder.config.vit.width)
         self.predictor.initialise(random.torch_generator(seed, "initialise", "predictor"))

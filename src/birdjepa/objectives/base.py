@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch
-from birdjepa.models.encoder import Encoder
+from birdjepa.models.sound_encoder import SoundEncoder
 
 Rows = TypeVar("Rows", Tensor, np.ndarray)
 
@@ -98,10 +98,10 @@ class Panel(NamedTuple):
 class Objective(nn.Module, abc.ABC):
     """Subclasses are final. `exported` leaves the run; every other submodule is thrown away after training."""
 
-    encoder: Encoder
+    encoder: SoundEncoder
 
     @property
-    def exported(self) -> Encoder:
+    def exported(self) -> SoundEncoder:
         """The encoder that users get."""
         return self.encoder
 
@@ -145,8 +145,12 @@ class ObjectiveConfig(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def build(self, encoder: Encoder, seed: int, data: DataSize) -> Objective:
-        """The objective around an encoder, everything else at its initial values from the seed."""
+    def build(self, encoder: SoundEncoder, seed: int, data: DataSize) -> Objective:
+        """The objective around an encoder, everything else at its initial values from the seed.
+
+        Raises:
+          UsageError: if it cannot train an encoder of this kind.
+        """
 
     def least_clip_s(self, patch_s: float) -> float:
         """Shortest clip that the objective can work on, in seconds."""

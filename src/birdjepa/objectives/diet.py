@@ -14,6 +14,8 @@ from einops import rearrange, repeat
 from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.models.encoder import Encoder
+from birdjepa.models.loading import require_spectrogram
+from birdjepa.models.sound_encoder import SoundEncoder
 from birdjepa.models.source_head import SourceHead, SourceHeadConfig
 from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfig, ObjectiveOutput, Panel
 from birdjepa.objectives.views import ViewsConfig, draw_views, embed_views
@@ -31,8 +33,8 @@ class DietConfig(ObjectiveConfig):
     def mixes(self) -> bool:
         return self.views.augment.mix_probability > 0
 
-    def build(self, encoder: Encoder, seed: int, data: DataSize) -> "Diet":
-        return Diet(self, encoder, seed, data)
+    def build(self, encoder: SoundEncoder, seed: int, data: DataSize) -> "Diet":
+        return Diet(self, require_spectrogram(encoder, self.name), seed, data)
 
     def least_clip_s(self, patch_s: float) -> float:
         return self.views.least_clip_s(patch_s)
@@ -42,7 +44,7 @@ class Diet(Objective):
     def __init__(self, config: DietConfig, encoder: Encoder, seed: int, data: DataSize) -> None:
         super().__init__()
         self.config = config
-        self.encoder = encoder
+        self.encoder: Encoder = encoder  # pyright: ignore[reportIncompatibleVariableOverride] - set once
         self.head = SourceHead(config.head, encoder.config.embedding_width, data.n_recordings)
         self.head.initialise(random.torch_generator(seed, "initialise", "source_head"))
 

@@ -17,7 +17,9 @@ from torch import Tensor
 from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.models.encoder import Encoder
+from birdjepa.models.loading import require_spectrogram
 from birdjepa.models.projector import Projector, ProjectorConfig
+from birdjepa.models.sound_encoder import SoundEncoder
 from birdjepa.nn.sigreg import SigregConfig, directions, null_floor, sigreg
 from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfig, ObjectiveOutput, Panel
 from birdjepa.objectives.views import ViewsConfig, draw_views, embed_views
@@ -42,8 +44,8 @@ class LejepaConfig(ObjectiveConfig):
     def mixes(self) -> bool:
         return self.views.augment.mix_probability > 0
 
-    def build(self, encoder: Encoder, seed: int, data: DataSize) -> "Lejepa":
-        return Lejepa(self, encoder, seed)
+    def build(self, encoder: SoundEncoder, seed: int, data: DataSize) -> "Lejepa":
+        return Lejepa(self, require_spectrogram(encoder, self.name), seed)
 
     def least_clip_s(self, patch_s: float) -> float:
         return self.views.least_clip_s(patch_s)
@@ -53,7 +55,7 @@ class Lejepa(Objective):
     def __init__(self, config: LejepaConfig, encoder: Encoder, seed: int) -> None:
         super().__init__()
         self.config = config
-        self.encoder = encoder
+        self.encoder: Encoder = encoder  # pyright: ignore[reportIncompatibleVariableOverride] - set once
         self.projector = Projector(config.projector, encoder.config.embedding_width)
         self.projector.initialise(random.torch_generator(seed, "initialise", "projector"))
         self.floor = null_floor(config.sigreg)

@@ -18,8 +18,10 @@ from torch import Tensor
 from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.models.encoder import Encoder
+from birdjepa.models.loading import require_spectrogram
 from birdjepa.models.patch import patchify, unpatchify
 from birdjepa.models.predictor import PredictorConfig
+from birdjepa.models.sound_encoder import SoundEncoder
 from birdjepa.objectives.augment import GAIN_ONLY, AugmentConfig
 from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfig, ObjectiveOutput, Panel
 from birdjepa.objectives.masks import visible_and_hidden
@@ -49,15 +51,15 @@ class PixioConfig(ObjectiveConfig):
     def mixes(self) -> bool:
         return self.augment.mix_probability > 0
 
-    def build(self, encoder: Encoder, seed: int, data: DataSize) -> "Pixio":
-        return Pixio(self, encoder, seed)
+    def build(self, encoder: SoundEncoder, seed: int, data: DataSize) -> "Pixio":
+        return Pixio(self, require_spectrogram(encoder, self.name), seed)
 
 
 class Pixio(Objective):
     def __init__(self, config: PixioConfig, encoder: Encoder, seed: int) -> None:
         super().__init__()
         self.config = config
-        self.encoder = encoder
+        self.encoder: Encoder = encoder  # pyright: ignore[reportIncompatibleVariableOverride] - set once
         self.decoder = config.decoder.build(encoder.config.vit, encoder.config.patch.n_values)
         self.decoder.initialise(random.torch_generator(seed, "initialise", "decoder"))
 

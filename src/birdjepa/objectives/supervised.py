@@ -21,8 +21,10 @@ from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.models.encoder import Encoder
 from birdjepa.models.heads import HeadConfig
+from birdjepa.models.loading import require_spectrogram
 from birdjepa.models.patch import patchify
 from birdjepa.models.pool import pool
+from birdjepa.models.sound_encoder import SoundEncoder
 from birdjepa.nn.regularised import RegularisedMaskingConfig
 from birdjepa.objectives.augment import AugmentConfig, groups
 from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfig, ObjectiveOutput, Panel
@@ -69,15 +71,15 @@ class SupervisedConfig(ObjectiveConfig):
     def mixes(self) -> bool:
         return self.augment.mix_probability > 0 or self.mixup > 0
 
-    def build(self, encoder: Encoder, seed: int, data: DataSize) -> "Supervised":
-        return Supervised(self, encoder, seed, data)
+    def build(self, encoder: SoundEncoder, seed: int, data: DataSize) -> "Supervised":
+        return Supervised(self, require_spectrogram(encoder, self.name), seed, data)
 
 
 class Supervised(Objective):
     def __init__(self, config: SupervisedConfig, encoder: Encoder, seed: int, data: DataSize) -> None:
         super().__init__()
         self.config = config
-        self.encoder = encoder
+        self.encoder: Encoder = encoder  # pyright: ignore[reportIncompatibleVariableOverride] - set once
         self.head = config.head.build(encoder.config, data.n_classes)
         self.head.initialise(random.torch_generator(seed, "initialise", "head"))
 

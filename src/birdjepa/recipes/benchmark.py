@@ -28,6 +28,7 @@ from birdjepa.core import config as configs
 from birdjepa.core.errors import Interrupted, UserError
 from birdjepa.core.failures import Failure
 from birdjepa.core.provenance import provenance
+from birdjepa.models.loading import require_spectrogram
 from birdjepa.recipes.benchmark_config import ALL, LAST, BenchmarkConfig, Named, read_named
 from birdjepa.recipes.benchmark_data import read_examples
 from birdjepa.recipes.benchmark_finetune import FinetunedConfig, finetuned
@@ -265,7 +266,7 @@ class _Bench:
             name = configs.fingerprint({**origin, "n_train": at.n_train, "seed": at.seed})
             said = finetuned(
                 config,
-                backbone.encoder,
+                require_spectrogram(backbone.encoder, "fine-tuning"),
                 examples,
                 self.task,
                 rows,

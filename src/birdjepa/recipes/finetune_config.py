@@ -9,7 +9,8 @@ from birdjepa.core import processes
 from birdjepa.core.errors import UsageError
 from birdjepa.data.loader import LoaderConfig
 from birdjepa.data.manifest import ColumnConfig
-from birdjepa.models.encoder import EncoderConfig, read_config
+from birdjepa.models.encoder import EncoderConfig
+from birdjepa.models.loading import read_config, require_spectrogram_config
 from birdjepa.nn.regularised import RegularisedMaskingConfig
 from birdjepa.objectives.augment import AugmentConfig
 from birdjepa.objectives.supervised import SupervisedConfig
@@ -104,7 +105,7 @@ class FinetuneConfig:
         if self.start == "probe" and self.objective.is_multi_label:
             raise UsageError(f"start=probe is for single labels, got loss={self.objective.loss}: set --start auto")
         self.schedule.check(self.train.steps)
-        encoder = read_config(self.encoder)
+        encoder = require_spectrogram_config(read_config(self.encoder), "fine-tuning")
         if self.blocks > (depth := encoder.vit.dimensions[1]):
             raise UsageError(f"--blocks {self.blocks}: the encoder has {depth}; -1 lets all of it learn")
         if self.loader.clip_s < encoder.least_s:

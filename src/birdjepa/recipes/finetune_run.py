@@ -23,8 +23,9 @@ from birdjepa.core.telling import tenths
 from birdjepa.data.loader import Clips
 from birdjepa.data.manifest import Manifest
 from birdjepa.models.classifier import Classifier, load_classifier
-from birdjepa.models.encoder import Encoder, load, read_provenance
+from birdjepa.models.encoder import Encoder
 from birdjepa.models.heads import LinearHead
+from birdjepa.models.loading import load, read_provenance, require_spectrogram
 from birdjepa.objectives.base import DataSize
 from birdjepa.objectives.supervised import Supervised
 from birdjepa.optim.groups import describe
@@ -125,7 +126,7 @@ def _clips(config: FinetuneConfig, parts: Parts, sampling_rate: int) -> Clips:
 
 def _encoder(config: FinetuneConfig) -> Encoder:
     """The encoder to start from, which cuts recordings into clips as long as those that it will learn from."""
-    given = load(config.encoder)
+    given = require_spectrogram(load(config.encoder), "fine-tuning")
     encoder = config.heard(given.config).build()
     encoder.load_state_dict(given.state_dict())
     return encoder
@@ -226,7 +227,7 @@ def _export(
     parts: Parts,
     folder: Path,
 ) -> Path:
-    encoder = state.objective.encoder.config.build()
+    encoder = require_spectrogram(state.objective.encoder, "fine-tuning").config.build()
     multi = config.objective.is_multi_label
     classifier = Classifier(encoder, config.objective.head, clips.classes, is_multi_label=multi)
     classifier.load_state_dict(weights)
@@ -251,7 +252,7 @@ def _introduce(
         f"data: {len(parts.train)} rows of {len(set(groups[parts.train]))} groups to learn {len(clips.classes)} "
         f"classes from, {len(parts.validation)} to tell when to stop{test}"
     )
-    depth = len(state.objective.encoder.vit.blocks)
+    depth = state.objective.encoder.config.n_layers
     learns = "all of it" if config.blocks == -1 else f"{config.blocks} of {depth} blocks"
     say(f"encoder: {config.encoder}, {learns} learns; head: {config.objective.head.form}, loss {config.objective.loss}")
     for line in describe(state.optimiser, config.train.clip_norm, config.train.clip_by):

@@ -24,8 +24,9 @@ from birdjepa.data.manifest import ColumnConfig, Manifest
 from birdjepa.data.sources import open_data
 from birdjepa.embed.embedders import AllLayers, Embedder, LogMelStatistics, Pooled, random_twin
 from birdjepa.embed.rows import embed_rows
-from birdjepa.models.encoder import Encoder, load
+from birdjepa.models.loading import load
 from birdjepa.models.pool import Pooling
+from birdjepa.models.sound_encoder import SoundEncoder
 
 Say = Callable[[str], None]
 
@@ -153,7 +154,9 @@ def folds_of_column(values: Sequence[str]) -> Folds:
     return holdout(values) if is_split else folds_from_column(values)
 
 
-def _embedders(encoder: Encoder, pooling: Pooling, config: ProbeConfig) -> tuple[dict[str, Embedder], AllLayers | None]:
+def _embedders(
+    encoder: SoundEncoder, pooling: Pooling, config: ProbeConfig
+) -> tuple[dict[str, Embedder], AllLayers | None]:
     """Everything that hears the rows in one pass, by name, and the layer sweep where there is one."""
     embedders: dict[str, Embedder] = {
         "encoder": Pooled(encoder, pooling),

@@ -14,7 +14,7 @@ from birdjepa.core.errors import InputError, UsageError, UserError
 from birdjepa.core.telling import tenths
 from birdjepa.data.loader import Batches
 from birdjepa.data.manifest import Manifest
-from birdjepa.models.encoder import load
+from birdjepa.models.loading import load
 from birdjepa.objectives.base import Objective
 from birdjepa.recipes.any_run import read_run
 from birdjepa.recipes.finetune_config import FinetuneConfig

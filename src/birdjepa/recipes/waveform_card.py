@@ -14,6 +14,7 @@ def waveform_card(config: "PretrainWaveformConfig", encoder: WaveformEncoder, n_
     network, shape = config.encoder, config.encoder.shape
     n_parameters = sum(parameter.numel() for parameter in encoder.parameters())
     data = "\n".join(f"- `{Path(name).name if Path(name).is_absolute() else name}`" for name in config.data)
+    sound_s = config.train.batch_size * config.loader.clip_s
     gates = f"{network.components} Gaussians a gate ({network.combine})" if network.components else "no gates"
     return f"""---
 library_name: birdjepa
@@ -24,7 +25,7 @@ tags: [audio, bioacoustics, speech, {config.objective.name}]
 # A birdjepa encoder of waveforms
 
 Strided convolutions, Gaussian adaptive attention and {shape.n_conformers} Conformers ({n_parameters:,} parameters),
-trained by {config.objective.name} without labels for {config.train.steps} steps of {config.train.batch_size} times {config.loader.clip_s:g} s of sound.
+trained by {config.objective.name} without labels for {config.train.steps} steps of {sound_s:g} s of sound.
 
 ```python
 import birdjepa

@@ -8,7 +8,7 @@ from birdjepa.core.errors import UsageError, UserError
 from birdjepa.core.failures import Failure
 from birdjepa.data.loader import Batches
 from birdjepa.data.manifest import Manifest
-from birdjepa.models.encoder import Encoder
+from birdjepa.models.sound_encoder import SoundEncoder
 from birdjepa.objectives import OBJECTIVES
 from birdjepa.objectives.base import Objective
 from birdjepa.report import gather_run
@@ -27,7 +27,7 @@ def gather(
     sources: Sequence[Manifest],
     clips: Batches | None,
     objective: Objective | None,
-    encoder: Encoder | None,
+    encoder: SoundEncoder | None,
     trained: int | Absent = UNTRAINED,
     config: ReportConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -50,7 +50,7 @@ def gather(
     provenance = gather_run.read_json(folder / "provenance.json")
     started, finished = gather_run.moments_of(folder, provenance)
     around = _around(sources, encoder, config, seed, progress)
-    front_end = encoder.front_end if encoder else objective.encoder.front_end if objective else None
+    shown = encoder or (objective.encoder if objective else None)
     return ReportContents(
         name=folder.resolve().name,
         config_hash=str(described.get("hash", "")),
@@ -60,7 +60,7 @@ def gather(
         finished=finished,
         metrics=gather_run.metrics_of(folder),
         probes=gather_run.probes_of(folder),
-        scale=scale_of(front_end) if front_end else None,
+        scale=scale_of(shown.config.log_mel) if shown else None,
         seen=_seen(clips, objective, described["config"], seed, trained, config),
         map=around.map,
         queries=around.queries,
@@ -92,7 +92,7 @@ def _seen(
 
 def _around(
     sources: Sequence[Manifest],
-    encoder: Encoder | None,
+    encoder: SoundEncoder | None,
     config: ReportConfig,
     seed: int,
     progress: Callable[[int, int], None] | None,

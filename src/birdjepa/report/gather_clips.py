@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from birdjepa.audio.logmel import LogMel, band_centres
+from birdjepa.audio.logmel import LogMel, LogMelConfig, band_centres
 from birdjepa.data.manifest import Manifest
 from birdjepa.objectives.augment import db_per_unit
 from birdjepa.report.contents import HeardClip, Scale
@@ -16,8 +16,8 @@ from birdjepa.report.gather_data import LICENCE_COLUMNS, cell
 ATTRIBUTION_COLUMNS = ("attribution", "recordist")
 
 
-def scale_of(front_end: LogMel) -> Scale:
-    return Scale(front_end.config.frame_rate, band_centres(front_end.config))
+def scale_of(front_end: LogMelConfig) -> Scale:
+    return Scale(front_end.frame_rate, band_centres(front_end))
 
 
 def hear(
@@ -38,7 +38,7 @@ def hear(
     return HeardClip(
         samples=samples,
         sampling_rate=front_end.config.sampling_rate,
-        frames=decibels(frames, front_end),
+        frames=decibels(frames, front_end.config),
         label=label,
         source=source.name,
         recording=source.keys[row],
@@ -48,6 +48,6 @@ def hear(
     )
 
 
-def decibels(frames: torch.Tensor, front_end: LogMel) -> Float[np.ndarray, "t m"]:
+def decibels(frames: torch.Tensor, front_end: LogMelConfig) -> Float[np.ndarray, "t m"]:
     """Log power in the front end's unit into decibels."""
-    return (frames.float() * db_per_unit(front_end.config)).numpy()
+    return (frames.float() * db_per_unit(front_end)).numpy()

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 
 from birdjepa.audio import decode
+from birdjepa.audio.logmel import LogMel
 from birdjepa.benchmark.bootstrap import interval
 from birdjepa.benchmark.knn import nearest
 from birdjepa.benchmark.standardise import fit_standardiser
@@ -25,7 +26,7 @@ from birdjepa.data.loader import durations
 from birdjepa.data.manifest import Manifest
 from birdjepa.embed.embedders import Pooled
 from birdjepa.embed.rows import embed_rows
-from birdjepa.models.encoder import Encoder
+from birdjepa.models.sound_encoder import SoundEncoder
 from birdjepa.report.contents import Absent, Agreement, EmbeddingMap, HeardClip, Hit, Query, ReportConfig
 from birdjepa.report.gather_clips import hear
 
@@ -49,7 +50,7 @@ class _Point(NamedTuple):
 
 def look_around(
     sources: Sequence[Manifest],
-    encoder: Encoder,
+    encoder: SoundEncoder,
     config: ReportConfig,
     *,
     seed: int,
@@ -96,7 +97,8 @@ def look_around(
         else f"{pooling}, for a CLS token cannot be confined to a stretch",
         agreement=_agreement(standard, points, seed),
     )
-    heard = tuple(_hear(points[i], encoder) for i in heard_points)
+    front_end = encoder.config.log_mel.build()
+    heard = tuple(_hear(points[i], encoder, front_end) for i in heard_points)
     return Neighbourhood(made, queries, heard, failures)
 
 
@@ -196,12 +198,12 @@ def _chance(labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"]) -> Flo
     return same / np.maximum(len(labels) - per_group[groups], 1)
 
 
-def _hear(point: _Point, encoder: Encoder) -> HeardClip:
+def _hear(point: _Point, encoder: SoundEncoder, front_end: LogMel) -> HeardClip:
     source, row = point.source, point.row
     onset_s, offset_s = float(source.onset_s[row]), float(source.offset_s[row])
     duration_s = encoder.config.clips.clip_s if math.isnan(offset_s) else offset_s - onset_s
     samples = decode.read_clip(source.source(row), encoder.sampling_rate, offset_s=onset_s, duration_s=duration_s)
-    return hear(samples, source, row, encoder.front_end, label=point.label, start_s=onset_s)
+    return hear(samples, source, row, front_end, label=point.label, start_s=onset_s)
 
 
 def _same(one: _Point, other: _Point) -> bool | None:

@@ -12,7 +12,8 @@ from jaxtyping import Bool
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import UserError
 from birdjepa.data.loader import Batches, Clips
-from birdjepa.models.encoder import Encoder
+from birdjepa.embed.embedders import geometry_of
+from birdjepa.models.sound_encoder import SoundEncoder
 from birdjepa.objectives.added import WithAdded
 from birdjepa.objectives.ajepa import Ajepa
 from birdjepa.objectives.base import Chance, Objective, Panel
@@ -62,11 +63,12 @@ def look_at(
             shown.append((panel, shown[-1][1]))  # with the outlines of the targets
     n_samples = batch.clips.shape[1]
     places = [(source, row) for source in clips.sources for row in range(len(source))]
+    front_end = inner.encoder.config.log_mel.build()
     seen = []
     for number in chosen:
         source, row = places[int(batch.recording[number])]
         label = source.columns["label"][row]
-        heard = hear(batch.clips[number].numpy(), source, row, inner.encoder.front_end, label=label, start_s=None)
+        heard = hear(batch.clips[number].numpy(), source, row, front_end, label=label, start_s=None)
         moments = [
             SeenMoment(chance.step + 1, tuple(_panel(picture, number, n_samples, inner.encoder) for picture in shown))
             for chance, shown in zip(chances, panels, strict=True)
@@ -114,19 +116,18 @@ def _in_one_picture(panels: list[Panel]) -> list[Picture]:
     return shown
 
 
-def _panel(picture: Picture, clip: int, n_samples: int, encoder: Encoder) -> SeenPanel:
+def _panel(picture: Picture, clip: int, n_samples: int, encoder: SoundEncoder) -> SeenPanel:
     panel, blocks = picture
-    front_end = encoder.front_end.config
+    front_end = encoder.config.log_mel
     start, span = int(panel.start[clip]), int(panel.span[clip])
-    patch = encoder.config.patch.frames
-    whole = front_end.n_frames(n_samples) // patch * patch
+    whole = geometry_of(encoder.config).n_columns(n_samples) * encoder.config.token_hop // front_end.hop
     return SeenPanel(
         name=panel.name,
         caption=panel.caption,
         start_s=start / front_end.frame_rate,
         duration_s=span / front_end.frame_rate,
         is_window=start > 0 or span < whole,
-        frames=decibels(panel.frames[clip], encoder.front_end),
+        frames=decibels(panel.frames[clip], front_end),
         outlines=tuple(_outline(~block.frames[clip].isnan().numpy()) for block in blocks),
     )
 

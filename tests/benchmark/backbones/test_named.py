@@ -19,7 +19,7 @@ from birdjepa.benchmark.backbones.named import (
 )
 from birdjepa.core import config as configs
 from birdjepa.core.errors import UsageError
-from birdjepa.models.encoder import load
+from birdjepa.models.loading import load
 from tests.benchmark.backbones.tiny_models import ENCODER, encoder_folder, onnx_file
 
 TOML = """

@@ -23,7 +23,8 @@ from birdjepa.benchmark.backbones.onnx import OnnxBackbone, OnnxSpec
 from birdjepa.benchmark.backbones.ours import EncoderBackbone, open_encoder, open_twin
 from birdjepa.core import config as configs
 from birdjepa.core.errors import UsageError
-from birdjepa.models.encoder import EncoderConfig, load
+from birdjepa.models.encoder import EncoderConfig
+from birdjepa.models.loading import load
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.pool import Pooling
 from birdjepa.models.vit import VitConfig

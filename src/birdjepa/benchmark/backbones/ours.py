@@ -21,16 +21,20 @@ from birdjepa.core import config as configs
 from birdjepa.core.errors import UsageError
 from birdjepa.embed.collection import weights_sha256
 from birdjepa.embed.embedders import random_twin
-from birdjepa.models.encoder import Encoder, EncoderConfig, load
+from birdjepa.models.encoder import Encoder
+from birdjepa.models.loading import load
 from birdjepa.models.pool import Pooling, pool
+from birdjepa.models.sound_encoder import SoundEncoder, SoundEncoderConfig
+
+NO_FINETUNING = "only encoders on log-mel patches can be fine-tuned"
 
 
 class EncoderBackbone(Backbone):
-    """Any `Encoder`: what else there is to know of it is given with it."""
+    """Any encoder of ours: what else there is to know of it is given with it."""
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: SoundEncoder,
         *,
         name: str,
         licence: str,
@@ -48,17 +52,18 @@ class EncoderBackbone(Backbone):
         config = encoder.config
         self.card = Card(
             name=name,
-            sampling_rate=config.front_end.sampling_rate,
+            sampling_rate=config.sampling_rate,
             clip_s=config.clips.clip_s,
             fixed_length=False,
-            preprocessing=_described(config),
+            preprocessing=config.described,
             width=_width(config, self._pooling),
-            n_layers=len(encoder.vit.blocks),
-            token_width=config.vit.width,
+            n_layers=config.n_layers,
+            token_width=config.token_width,
             token_rows=config.n_rows,
-            token_hop_s=config.patch.frames / config.front_end.frame_rate,
+            token_hop_s=config.token_hop / config.sampling_rate,
             licence=licence,
             overlaps=overlaps,
+            no_finetuning="" if isinstance(encoder, Encoder) else NO_FINETUNING,
         )
         self._identity = {
             "kind": "encoder",
@@ -80,7 +85,7 @@ class EncoderBackbone(Backbone):
         if want.layers == (self.card.n_layers,):
             outputs = [encoder(clips)]
         else:
-            every = encoder.vit.layers(*encoder.tokenise(clips))
+            every = encoder.layers(clips)
             outputs = [every[layer - 1] for layer in want.layers]
         starts_s, _ = encoder.patch_spans(outputs[-1].patches.shape[1])
         until_s = clips.shape[1] / encoder.sampling_rate if clips.shape[1] < self.card.clip_samples else math.inf
@@ -109,7 +114,7 @@ def open_encoder(
     return EncoderBackbone(encoder, name=name, licence=licence, pooling=pooling, overlaps=overlaps)
 
 
-def open_twin(encoder: Encoder, *, name: str, seed: int, pooling: Pooling | None = None) -> EncoderBackbone:
+def open_twin(encoder: SoundEncoder, *, name: str, seed: int, pooling: Pooling | None = None) -> EncoderBackbone:
     """The encoder's architecture at random initialisation: the floor of what that alone is good for.
 
     Raises:
@@ -119,15 +124,8 @@ def open_twin(encoder: Encoder, *, name: str, seed: int, pooling: Pooling | None
     return EncoderBackbone(twin, name=name, licence="nothing to license", pooling=pooling, origin={"seed": seed})
 
 
-def _width(config: EncoderConfig, pooling: Pooling) -> int:
+def _width(config: SoundEncoderConfig, pooling: Pooling) -> int:
     """Numbers in one embedding that is pooled so."""
-    if pooling == "cls" and not config.vit.n_cls:
+    if pooling == "cls" and not config.n_cls:
         raise UsageError("the encoder has no CLS token: choose another pooling (mean, mean+std, max, rows, rows+std)")
     return configs.overlay(config, {"pooling": pooling}).embedding_width
-
-
-def _described(config: EncoderConfig) -> str:
-    front_end, patch = config.front_end, config.patch
-    bands = f"{front_end.n_mels} {front_end.mel_scale} bands from {front_end.f_min:g} to {front_end.f_max:g} Hz"
-    frames = f"every {1000 / front_end.frame_rate:g} ms, normalised by {front_end.normalise} statistics"
-    return f"log-mel, {bands} {frames}; patches of {patch.frames} frames x {patch.mels} bands"
