@@ -286,5 +286,5 @@ def test_batches_of_different_numbers_of_clips_are_counted_as_they_are(songs, tm
     again.state.restore(checkpoint)
     assert again.state.n_asked == n_heard
     old = {name: value for name, value in checkpoint.meta.items() if name != "n_asked"}
-    with pytest.raises(UserError, match="saved by another version of birdjepa .it tells no n_asked"):
+    with pytest.raises(UserError, match=r"saved by another version of birdjepa .it tells no n_asked"):
         again.state.restore(checkpoint._replace(meta=old))
