@@ -1,8 +1,14 @@
 """Rates and use of codes: the sheet's numbers, counts that add up, entropies that can be told by hand."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from birdjepa.codec.container import Codes, write_codes
 from birdjepa.codec.packing import Packing
 from birdjepa.codec.usage import CodeCounts, rates
 
@@ -92,3 +98,20 @@ def test_refuses_other_codes():
     assert counts.n_frames == counts.levels.sum() == 0
     with pytest.raises(ValueError, match="packed in different ways"):
         counts.merge(CodeCounts(Packing(radices=(4,) * 128, order="big")))
+
+
+def test_the_example_in_the_docs(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / "tokens.md").read_text()
+    block = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "CodeCounts" in block)
+    packed = DEFAULT.pack(codes(9))
+    given = {"sampling_rate": 24_000, "hop": 9600, "n_samples": 9 * 9600, "codec": "0" * 64, "source": "a.wav"}
+    write_codes(tmp_path / "tokens" / "a.bjt", Codes(packing=DEFAULT, packed=packed, **given))
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(block, names)
+    assert names["counts"].n_frames == 9
+
+
+def test_needs_no_torch():
+    blocked = "import sys; sys.modules['torch'] = None; import birdjepa.codec.usage"
+    assert subprocess.run([sys.executable, "-c", blocked], check=False).returncode == 0
