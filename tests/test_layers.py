@@ -13,7 +13,7 @@ LEVELS = {
     **dict.fromkeys(("nn", "audio"), 1),
     **dict.fromkeys(("models", "data"), 2),
     **dict.fromkeys(("objectives", "optim", "checkpoint", "embed"), 3),
-    **dict.fromkeys(("train", "benchmark"), 4),
+    **dict.fromkeys(("train", "benchmark", "codec"), 4),
     "report": 5,
     "recipes": 6,
     "cli": 7,

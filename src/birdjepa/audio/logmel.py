@@ -273,6 +273,18 @@ def mel_filters(config: LogMelConfig) -> Float[np.ndarray, "f m"]:
     Raises:
       ValueError: if more than an eighth of the bands hold no FFT bin.
     """
+    triangles = mel_triangles(config)
+    empty = np.flatnonzero(~triangles.any(axis=0))
+    if empty.size > config.n_mels // 8:
+        raise ValueError(
+            f"n_mels={config.n_mels} leaves {empty.size} bands without an FFT bin at n_fft={config.n_fft}; "
+            "lower n_mels or lengthen window"
+        )
+    return triangles
+
+
+def mel_triangles(config: LogMelConfig) -> Float[np.ndarray, "f m"]:
+    """`mel_filters`, however many of them are empty."""
     edges = np.linspace(_to_mel(config, config.f_min), _to_mel(config, config.f_max), config.n_mels + 2)
     bins = np.linspace(0.0, config.sampling_rate / 2, config.n_fft // 2 + 1)[:, None]
     if config.filters == "mel_peak":
@@ -285,12 +297,6 @@ def mel_filters(config: LogMelConfig) -> Float[np.ndarray, "f m"]:
     triangles = np.minimum(rising, falling).clip(0.0)
     if config.filters == "mel_peak":
         triangles[-1] = 0.0  # Kaldi leaves the Nyquist bin out
-    empty = np.flatnonzero(~triangles.any(axis=0))
-    if empty.size > config.n_mels // 8:
-        raise ValueError(
-            f"n_mels={config.n_mels} leaves {empty.size} bands without an FFT bin at n_fft={config.n_fft}; "
-            "lower n_mels or lengthen window"
-        )
     if config.filters == "area":
         triangles *= 2.0 / (upper - lower)
     return triangles.astype(np.float32)

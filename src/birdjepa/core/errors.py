@@ -64,6 +64,10 @@ class LabelError(InputError):
     """A label or a manifest row cannot be read."""
 
 
+class CodeError(InputError):
+    """A file of codes cannot be read."""
+
+
 class StorageError(UserError):
     """Something could not be written. The message says what, why, and how much room there is; it may work later."""
 
