@@ -14,6 +14,7 @@ Source: Kong et al. 2020, "HiFi-GAN", arXiv 2010.05646; layout of "Density-Adapt
 
 import dataclasses
 import math
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -25,48 +26,67 @@ from birdjepa.nn.convolution import Activation, ResidualBlock, Snake, Upsampling
 LAST_KERNEL = 7
 
 
+class Shape(NamedTuple):
+    """A preset."""
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    kernels: tuple[int, ...]
+
+
+PRESETS = {
+    "nano": Shape((16, 8, 8, 8), (5, 8, 8), (3,)),
+    "small": Shape((128, 64, 32, 16), (8, 8, 5), (3, 7)),
+    "25hz": Shape((512, 384, 256, 128, 64), (6, 4, 5, 8), (3, 7, 11)),
+    "12.5hz": Shape((512, 384, 256, 128, 64), (6, 5, 8, 8), (3, 7, 11)),
+    "reference": Shape((512, 512, 384, 256, 128, 64), (6, 5, 5, 8, 8), (3, 7, 11)),
+}
+"""Each has the hop of the waveform encoder's preset of its name; the last three are those turned round, reference as
+the public system has it. nano is for tests, small for CPUs."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VocoderConfig:
-    """Shape of the vocoder. The defaults are the reference's: a hop of 9600 samples, 2.5 frames a second at 24 kHz."""
+    """Shape of the vocoder. What is not given is the preset's."""
 
-    channels: tuple[int, ...] = (512, 512, 384, 256, 128, 64)
+    preset: Literal["nano", "small", "25hz", "12.5hz", "reference"] = "small"
+    channels: tuple[int, ...] = ()
     """Before the first block, then after each."""
-    strides: tuple[int, ...] = (6, 5, 5, 8, 8)
+    strides: tuple[int, ...] = ()
     """How many times as many samples each block makes; the first one reads the frames."""
-    kernels: tuple[int, ...] = (3, 7, 11)
+    kernels: tuple[int, ...] = ()
     """A residual block of each of these odd kernels in each block, all with all dilations."""
     dilations: tuple[int, ...] = (1, 3, 5)
     activation: Activation = "leaky_relu"
     """Inside residual blocks. The activation before the transposed convolution is Snake in any case."""
 
     def __post_init__(self) -> None:
-        if len(self.channels) != len(self.strides) + 1 or not self.strides:
+        channels, strides, kernels = self.shape
+        if len(channels) != len(strides) + 1:
             raise ValueError(
-                "channels must have one entry more than strides, and strides at least one; got "
-                f"channels={self.channels}, strides={self.strides}"
+                f"channels must have one entry more than strides, got channels={channels}, strides={strides}"
             )
-        if min(self.channels) < 1 or min(self.strides) < 2:
-            raise ValueError(f"need channels >= 1 and strides >= 2, got {self.channels}, {self.strides}")
-        if not self.kernels or not self.dilations or min(self.dilations) < 1:
-            raise ValueError(
-                f"need at least one kernel, and dilations >= 1; got kernels={self.kernels}, dilations={self.dilations}"
-            )
-        for kernel in self.kernels:
+        if min(channels) < 1 or min(strides) < 2:
+            raise ValueError(f"need channels >= 1 and strides >= 2, got {channels}, {strides}")
+        if not self.dilations or min(self.dilations) < 1:
+            raise ValueError(f"dilations must be one or more numbers of at least 1, got {self.dilations}")
+        for kernel in kernels:
             reach(kernel)
+
+    @property
+    def shape(self) -> Shape:
+        """The preset with what is given in its place."""
+        given = {name: getattr(self, name) for name in Shape._fields}
+        return PRESETS[self.preset]._replace(**{name: value for name, value in given.items() if value})
 
     @property
     def hop(self) -> int:
         """Samples that a frame becomes."""
-        return math.prod(self.strides)
+        return math.prod(self.shape.strides)
 
     def build(self, n_in: int) -> "Vocoder":
         """A vocoder of frames of n_in values each."""
         return Vocoder(self, n_in)
-
-
-def mirror(channels: tuple[int, ...], strides: tuple[int, ...]) -> VocoderConfig:
-    """The vocoder that undoes a waveform encoder of these channels and strides, in the order in which that has them."""
-    return VocoderConfig(channels=channels[::-1], strides=strides[::-1])
 
 
 class Block(nn.Module):
@@ -77,7 +97,7 @@ class Block(nn.Module):
         self.snake = Snake(n_in, 1)
         self.up = Upsampling(n_in, n_out, stride)
         self.fields = nn.ModuleList(
-            ResidualBlock(n_out, kernel, config.dilations, config.activation) for kernel in config.kernels
+            ResidualBlock(n_out, kernel, config.dilations, config.activation) for kernel in config.shape.kernels
         )
 
     def forward(self, x: Float[Tensor, "b c t"]) -> Float[Tensor, "b k s"]:
@@ -97,10 +117,11 @@ class Vocoder(nn.Module):
     def __init__(self, config: VocoderConfig, n_in: int) -> None:
         super().__init__()
         self.config = config
-        self.enter = nn.Conv1d(n_in, config.channels[0], 1)
-        pairs = zip(config.channels, config.channels[1:], config.strides, strict=False)
+        channels, strides, _ = config.shape
+        self.enter = nn.Conv1d(n_in, channels[0], 1)
+        pairs = zip(channels, channels[1:], strides, strict=False)
         self.blocks = nn.ModuleList(Block(config, *pair) for pair in pairs)
-        self.leave = same_conv(config.channels[-1], 1, LAST_KERNEL)
+        self.leave = same_conv(channels[-1], 1, LAST_KERNEL)
 
     def initialise(self, generator: torch.Generator) -> "Vocoder":
         """Normal weights from the generator, zero biases. The signal keeps its size on its way, residual branches add
