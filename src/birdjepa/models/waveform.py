@@ -104,10 +104,10 @@ class WaveformConfig:
                 "need sampling_rate, code_dim, n_res_blocks, heads, dilation_cycle >= 1 and n_conformers, reach, "
                 f"components >= 0; got {shape}, {self.dilation_cycle}, {self.components}"
             )
-        if len(shape.channels) != len(shape.strides) + 1 or min(*shape.channels, *shape.strides) < 1:
+        if len(shape.channels) != len(shape.strides) + 1 or min(shape.channels) < 1 or min(shape.strides, default=0) < 2:
             raise ValueError(
-                f"channels has one entry for the first convolution and one for each stride; got {shape.channels} and "
-                f"strides {shape.strides}"
+                "channels has one entry for the first convolution and one for each stride, which is at least 2; got "
+                f"{shape.channels} and strides {shape.strides}"
             )
         if shape.code_dim % shape.heads or (self.rope and (shape.code_dim // shape.heads) % 4):
             raise ValueError(

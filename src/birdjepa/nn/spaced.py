@@ -31,7 +31,10 @@ Finish = Callable[[Tensor, Callable[[Tensor], Tensor]], object]
 """Takes sums of a block and a function that shows the same rows of any tensor."""
 
 TILE = 4
-"""Outputs of one tile of the Toom-Cook products."""
+WINDOW = 6
+"""Outputs of one tile of the Toom-Cook products, and inputs. Within a tile, what an output should not know of cancels
+but for rounding; so no tile may hold rows of two stretches.
+"""
 SPARE = 8
 """Zeros may make a stack longer by one part in so many."""
 LEAST_CHANNELS = 48
@@ -55,15 +58,14 @@ class Spaced:
         """For a stack of convolutions with these dilations, 1 among them."""
         n, count = stretches.n_rows, len(stretches.lengths)
         self.stretches, self.longest = stretches, max(stretches.lengths)
-        fitting = [d for d in dilations if d < self.longest and d * (count + TILE + 1) * SPARE <= n]
-        self.gap = max(fitting, default=1)
-        self.tail = (TILE + 1) * self.gap
+        least = {d * apart for d in dilations for apart in (1, WINDOW - 1) if d < self.longest}
+        self.gap = max((gap for gap in least if gap * (count + 1) * SPARE <= n), default=1)
         self.spans = []
         for number, (first, last) in enumerate(stretches.spans()):
             shift = (number + 1) * self.gap
             self.spans.append((first + shift, last + shift))
         self.stop = self.spans[-1][1]
-        self.n_rows = self.stop + self.tail
+        self.n_rows = self.stop + self.gap
         shifts = self.gap * torch.arange(1, count + 1)
         place = torch.arange(n) + shifts.repeat_interleave(torch.tensor(stretches.lengths), output_size=n)
         between = torch.ones(self.n_rows, dtype=torch.bool)
@@ -87,7 +89,7 @@ class Spaced:
         if dilation > self.gap and not is_long(self.stretches):
             return "gathered"
         few = self.stretches.n_rows < LEAST_ROWS or like.shape[1] < LEAST_CHANNELS
-        if dilation > self.gap or few or like.device.type != "cpu" or like.dtype != torch.float32:
+        if dilation * (WINDOW - 1) > self.gap or few or like.device.type != "cpu" or like.dtype != torch.float32:
             return "shifted"
         return "toom"
 
