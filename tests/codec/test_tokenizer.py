@@ -1,4 +1,4 @@
-"""The tokenizer: exact lengths, the same codes in whatever company and pieces, and no sound of another codec's codes."""
+"""The tokenizer: exact lengths, the same codes in whatever company and pieces, no sound of another codec's codes."""
 
 import dataclasses
 
