@@ -73,8 +73,8 @@ def _run_deepspeed(argv: Sequence[str]) -> int:
         DeepspeedArguments,
         argv,
         prog="birdjepa convert deepspeed",
-        description="Merges a checkpoint of DeepSpeed (ZeRO-0, 1, 2, 3) into one file of whole float32 tensors, without "
-        "DeepSpeed and without running what is in it (docs/deepspeed.md).",
+        description="Merges a checkpoint of DeepSpeed (ZeRO-0, 1, 2, 3) into one file of whole float32 tensors, "
+        "without DeepSpeed and without running what is in it (docs/deepspeed.md).",
     )
     if arguments.encoder_source is not None and not arguments.encoder_only:
         raise UsageError("--encoder-source says which encoder --encoder-only keeps: give both")

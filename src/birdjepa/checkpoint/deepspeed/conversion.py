@@ -38,7 +38,7 @@ def convert(
 
     encoder keeps only the online encoder of the public reference, or its teacher, under the names of the encoder alone
     (`names.ReferenceEncoder.shapes`). assert_gates refuses a model with a convolution block that lacks its Gaussian
-    gate. Memory does not grow with the model.
+    gate. Memory does not grow with the model (with .pt, what is mapped of the written file does).
 
     Raises:
       UsageError: if out is there already, or the checkpoint is not whole, unsafe, or not what was asked for.

@@ -96,7 +96,7 @@ def read(path: Path) -> dict[str, Any]:
       UsageError: if the pickle names anything but what STAND_INS and torch allow, or cannot be read.
     """
     require_regular(path)
-    allowed = [(stand_in, name) for name, stand_in in STAND_INS.items()]
+    allowed: list[Any] = [(stand_in, name) for name, stand_in in STAND_INS.items()]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
             warnings.simplefilter("ignore")  # of other protocols than torch's own, which fail or not

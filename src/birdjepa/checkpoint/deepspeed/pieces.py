@@ -131,13 +131,12 @@ def _require_plain(path: Path, key: Hashable, tensor: Tensor) -> None:
 
 
 def _require_agreement(chunk: Tensor, own: Tensor, name: str, path: Path, module: Path) -> None:
-    if own.dtype.is_floating_point and own.dtype.itemsize < 4:
-        # An optimiser on the processor rounds in its own way, so one unit in the last place is let pass.
-        tolerance = torch.finfo(own.dtype).eps
-        same = torch.allclose(own.float(), chunk, rtol=tolerance, atol=torch.finfo(own.dtype).tiny, equal_nan=True)
-    else:
-        same = torch.equal(own, chunk) or torch.allclose(own, chunk.to(own.dtype), rtol=0, atol=0, equal_nan=True)
-    if not same:
+    if torch.equal(own, chunk.to(own.dtype)):
+        return
+    # An optimiser on the processor rounds in its own way, so one unit in the last place of half precision is let pass.
+    half = own.dtype.is_floating_point and own.dtype.itemsize < 4
+    rtol, atol = (torch.finfo(own.dtype).eps, torch.finfo(own.dtype).tiny) if half else (0.0, 0.0)
+    if not torch.allclose(own.to(chunk.dtype), chunk, rtol=rtol, atol=atol, equal_nan=True):
         raise UsageError(
             f"{path}: {name} put together from the pieces is not what {module.name} holds: a file is of another step, "
             "the module was changed beside its optimiser, or a DeepSpeed that cuts otherwise wrote it"
