@@ -97,12 +97,13 @@ def write(out: Path, variant: str) -> None:
     )
     data_type = torch.bfloat16 if "bf16" in config else torch.float32
     generator = torch.Generator().manual_seed(torch.distributed.get_rank())
-    for _ in range(STEPS):
+    for step in range(1, STEPS + 1):
         loss = engine(torch.randn(4, 7, generator=generator).to(data_type)).square().mean()
         engine.backward(loss)
         engine.step()
-    engine.save_checkpoint(str(out / variant), tag="before", client_state={"global_step": STEPS})
-    engine.save_checkpoint(str(out / variant), tag="final", client_state={"global_step": STEPS})
+        if step >= STEPS - 1:
+            tag = "final" if step == STEPS else "before"
+            engine.save_checkpoint(str(out / variant), tag=tag, client_state={"global_step": step})
     whole = told_by_the_trainer(engine)
     if torch.distributed.get_rank() == 0:
         torch.save(whole, out / f"{variant}.pt")
