@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from odd_module import Odd
 from safetensors.torch import load_file
 
 from birdjepa.checkpoint.deepspeed import convert
@@ -91,32 +92,9 @@ def test_the_command_reads_any_tag_and_another_module_takes_it_strictly(fast, va
     command = ["convert", "deepspeed", "--ds-dir", str(fast / variant), "--out", str(out), "--tag", "before"]
     assert main(command) == 0
     assert f"14 tensors, 241 numbers: tag before, ZeRO-{variant[4]}, world size 2" in capsys.readouterr().err
-    odd = type(
-        "Odd",
-        (torch.nn.Module,),
-        {"__init__": fill},
-    )()
-    odd.load_state_dict(torch.load(out, weights_only=True), strict=True)
+    Odd().load_state_dict(torch.load(out, weights_only=True), strict=True)
     early, late = torch.load(out, weights_only=True), torch.load(fast / f"{variant}.pt", weights_only=True)
     assert not torch.equal(early["first.weight"], late["first.weight"])
-
-
-def fill(self):
-    """The modules of deepspeed_writer.Odd, which cannot be imported without DeepSpeed."""
-    torch.nn.Module.__init__(self)
-    layers = {
-        "first": torch.nn.Linear(7, 5),
-        "frozen": torch.nn.Linear(5, 11),
-        "norm": torch.nn.LayerNorm(11),
-        "narrow": torch.nn.Conv1d(11, 3, kernel_size=1),
-        "widen": torch.nn.Linear(3, 7, bias=False),
-        "tied": torch.nn.Linear(7, 5, bias=False),
-    }
-    for name, layer in layers.items():
-        self.add_module(name, layer)
-    self.alpha = torch.nn.Parameter(torch.zeros(1))
-    for name, buffer in (("table", torch.zeros(2, 3, dtype=int)), ("running", torch.zeros(11)), ("on", torch.zeros(3))):
-        self.register_buffer(name, buffer)
 
 
 @pytest.mark.slow
@@ -134,8 +112,8 @@ def test_stage_0_in_half_precision_is_the_module_widened(slow):
 
 @pytest.mark.slow
 def test_round_robin_is_what_the_module_rounds(slow):
-    """DeepSpeed 0.19.8 itself reads other parameters' weights with this setting (docs/deepspeed.md), so what it tells is
-    no measure; the module's own half-precision weights are."""
+    """DeepSpeed 0.19.8 itself reads other parameters' weights with this setting (docs/deepspeed.md), so what it tells
+    is no measure; the module's own half-precision weights are."""
     told, found = told_and_converted(slow, "zero2-bf16-robin")
     assert any(not torch.equal(found[name], told[name]) for name in told)
     module = torch.load(slow / "zero2-bf16-robin" / "final" / "mp_rank_00_model_states.pt", weights_only=True)["module"]

@@ -6,6 +6,7 @@ The files are made by hand here. Those that DeepSpeed itself writes are in test_
 
 import argparse
 import builtins
+import contextlib
 import json
 import os
 import pathlib
@@ -240,6 +241,16 @@ def test_without_latest_nothing_is_guessed(tmp_path):
         convert(tmp_path / "none", tmp_path / "o.pt")
 
 
+def test_files_without_checksums_are_read(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        write(tmp_path, 2, 2, groups_of(module()))
+    finally:
+        torch.serialization.set_crc32_options(before)
+    same(converted(tmp_path)[1], module())
+
+
 def test_links_and_pipes_are_not_opened(tmp_path):
     path = write(tmp_path / "real", 2, 2, groups_of(module()))
     linked = tmp_path / "linked"
@@ -360,7 +371,7 @@ DAMAGES = {
     "cut short": (2, cut_short(shard(1)), "cut short"),
     "empty": (2, lambda path: (path / shard(1)).write_bytes(b""), "cut short"),
     "text": (2, lambda path: (path / shard(1)).write_text("lfs pointer"), "cut short"),
-    "flipped": (2, flipped(shard(1)), "does not match its checksum"),
+    "flipped": (2, flipped(shard(1)), "is damaged (Bad CRC-32"),
     "compressed": (2, squeezed(shard(1)), "is compressed"),
     "no dictionary": (2, lambda path: torch.save([1], path / shard(1)), "holds no dictionary"),
     "claims": (
@@ -485,3 +496,56 @@ def test_stand_ins_keep_nothing_and_are_forgotten_afterwards(tmp_path):
     inert.__setstate__({"run": os.system})
     assert not hasattr(inert, "__dict__")
     assert not hasattr(inert, "run")
+
+
+MEASURED = """
+import sys, pathlib
+from birdjepa.checkpoint.deepspeed import convert, pieces
+pieces.CHUNK, pieces._MAPPED = 1 << 18, 1 << 22
+convert(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="no /proc to read the peak memory from")
+@pytest.mark.parametrize("stage", [2, 3])
+def test_memory_does_not_grow_with_the_model(tmp_path, stage):
+    """Peak of a process, in kB: 100 MB more of weights (and 50 of the module's) are not 20 MB more of memory."""
+    peaks = []
+    for n in (1_000, 5_000_000):
+        folder = tmp_path / str(n)
+        write(folder, stage, 2, [{f"x{each}": torch.ones(n) for each in range(5)}], half=True)
+        command = [sys.executable, "-c", MEASURED, str(folder), str(folder / "out.safetensors")]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert peaks[1] - peaks[0] < 20_000
+
+
+ODD = [None, 3, -1, 2.5, "x", [], [1], {}, {1: 2}, {"x": 1}, [[1]], (), torch.ones(()), torch.ones(2, 2), torch.ones(3)]
+
+
+def places(value, path=()):
+    """Ways to all entries of nested dictionaries and lists."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in entries:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+@settings(max_examples=60, deadline=None)
+@given(stage=st.sampled_from([0, 2, 3]), chance=st.randoms(use_true_random=False))
+def test_any_entry_may_be_of_any_kind(tmp_path_factory, stage, chance):
+    """Nothing but a UsageError comes of it, or a whole file."""
+    folder = tmp_path_factory.mktemp("odd")
+    path = write(folder, stage, 2, groups_of(module()), frozen=FROZEN, buffers=BUFFERS, tied=TIED)
+    file = chance.choice(sorted(path.iterdir()))
+
+    def put(state):
+        *way, last = chance.choice(sorted(places(state), key=str))
+        for key in way:
+            state = state[key]
+        state[last] = chance.choice(ODD)
+
+    change(file, put)
+    with contextlib.suppress(UsageError):
+        converted(folder)

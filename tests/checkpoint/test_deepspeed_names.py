@@ -1,4 +1,6 @@
-"""The encoder of the public reference is found in both of its stages, online or teacher, and taken whole or not at all."""
+"""The encoder of the public reference is found in both of its stages, online or teacher, and taken whole or not at
+all.
+"""
 
 import math
 

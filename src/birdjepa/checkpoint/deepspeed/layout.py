@@ -135,7 +135,8 @@ def _of_folder(folder: Path) -> Layout:
             f"{modules[0]}: stands beside {parts[min(parts)].name}, so ZeRO-3 and another stage are mixed here"
         )
     if len(prefixes) > 1:
-        raise UsageError(f"{prefixes['']}: has no prefix and others have one, so two checkpoints are mixed here")
+        one, other, *_ = prefixes.values()
+        raise UsageError(f"{one}: stands beside {other.name}, so two checkpoints are mixed here")
     for held in (parts, shards):
         _require_each(folder, held)
     return Layout(folder.name, _in_order(modules or parts), bool(parts), _in_order(shards))

@@ -85,7 +85,7 @@ def merge(layout: Layout) -> Checkpoint:
     return Checkpoint(
         stage=stage,
         world_size=world_size,
-        version=str(state.get("ds_version") or ""),
+        version=version if isinstance(version := state.get("ds_version"), str) else "",
         files=files,
         tensors=found,
         left_out=tuple(str(name) for name in state["module"] if name not in module),
@@ -101,9 +101,8 @@ def _read_module(files: Files, path: Path) -> dict[str, Any]:
     if not all(isinstance(name, str) for name in module):
         raise UsageError(f"{path}: its module has names that are no text")
     degrees = _maybe(dict, path, "checkpoint_parallel_dimensions", state)
-    several = [
-        key for key, degree in {**degrees, "mp_world_size": state.get("mp_world_size", 1)}.items() if degree != 1
-    ]
+    degrees = {**degrees, "mp_world_size": state.get("mp_world_size", 1)}
+    several = [str(key) for key, degree in degrees.items() if not (isinstance(degree, int) and degree == 1)]
     experts = [key for key in ("num_experts", "ds_autoep_layers", "autoep_layers") if state.get(key) is not None]
     if several or experts:
         what = "model-parallel training" if several else "experts"
@@ -135,7 +134,7 @@ def _read_shard(files: Files, path: Path) -> _Shard:
     # The optimiser of ZeRO-1 under bf16 with gradients summed in float32 says no stage.
     stage = optimizer.get("zero_stage", 1)
     if not isinstance(stage, int) or _FLAT_KEYS.get(stage) != key:
-        raise UsageError(f"{path}: says ZeRO-{str(stage)[:40]}, and holds {key}")
+        raise UsageError(f"{path}: says ZeRO-{_told(stage)}, and holds {key}")
     counts = optimizer["partition_count"]
     counts = counts if isinstance(counts, list) else [counts]
     if not counts or not all(isinstance(count, int) and count == counts[0] > 0 for count in counts):
@@ -300,7 +299,7 @@ def _shapes(path: Path, key: str, group: Any) -> Shapes:
     for name, shape in group.items():
         sizes = isinstance(shape, list | tuple) and all(isinstance(size, int) and size >= 0 for size in shape)
         if not sizes or not isinstance(name, str):
-            raise UsageError(f"{path}: {key} has {str(shape)[:40]} as the shape of {str(name)[:80]}")
+            raise UsageError(f"{path}: {key} has {_told(shape)} as the shape of {_told(name)}")
     return {name: tuple(shape) for name, shape in group.items()}
 
 
@@ -315,6 +314,10 @@ def _maybe(kind: type, path: Path, key: str, state: dict[str, Any]) -> Any:
     if state.get(key) is None:
         return kind()
     return _a(kind, path, key, state)
+
+
+def _told(value: object) -> str:
+    return " ".join(str(value).split())[:80]
 
 
 def _some(names: list[str]) -> str:
