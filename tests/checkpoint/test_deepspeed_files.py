@@ -5,12 +5,9 @@ The files are made by hand here. Those that DeepSpeed itself writes are in test_
 """
 
 import argparse
-import builtins
-import contextlib
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import zipfile
@@ -22,53 +19,26 @@ import zero_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import load_file
-from zero_files import TAG, Calls, change, module, write
+from zero_files import (
+    BUFFERS,
+    FROZEN,
+    MODULE,
+    TAG,
+    TIED,
+    change,
+    converted,
+    groups_of,
+    module,
+    part,
+    refused,
+    same,
+    shard,
+    write,
+)
 
-from birdjepa.checkpoint.deepspeed import convert, pickles, pieces
+from birdjepa.checkpoint.deepspeed import convert, pieces
 from birdjepa.cli import main
 from birdjepa.core.errors import UsageError
-
-MODULE = "mp_rank_00_model_states.pt"
-BUFFERS = {"table": torch.arange(6).reshape(2, 3), "running": torch.ones(4), "on": torch.tensor([True, False])}
-FROZEN = {"f.weight": torch.arange(15.0).reshape(5, 3) / 8, "f.bias": torch.ones(2)}
-TIED = {"d.weight": "a.weight"}
-
-
-def shard(rank, half=False):
-    return f"{'bf16_' if half else ''}zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
-
-
-def part(rank):
-    return f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt"
-
-
-def groups_of(trained):
-    names = list(trained)
-    return [{name: trained[name] for name in chosen} for chosen in (names[::2], names[1::2])]
-
-
-def converted(folder, suffix=".safetensors", **options):
-    out = folder / f"out{suffix}"
-    told = convert(folder, out, **options)
-    return told, load_file(out) if suffix == ".safetensors" else torch.load(out, weights_only=True)
-
-
-def refused(folder, **options):
-    """The one line that says why; nothing is left behind."""
-    before = sorted(folder.rglob("*"))
-    with pytest.raises(UsageError) as caught:
-        convert(folder, folder / "out.safetensors", **options)
-    assert sorted(folder.rglob("*")) == before
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def same(found, expected):
-    assert set(found) == set(expected)
-    for name, tensor in expected.items():
-        assert found[name].dtype == tensor.dtype, name
-        assert torch.equal(found[name], tensor), name
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -195,9 +165,6 @@ def test_what_is_no_number_and_what_is_no_tensor_is_told(tmp_path, capsys):
     assert "1 entries of the module are no tensors and left out: layer._extra_state" in told.err
 
 
-# ---- which files
-
-
 def test_the_newest_tag_is_what_latest_says_and_another_is_asked_for_by_name(tmp_path):
     other = module(1)
     write(tmp_path, 2, 2, groups_of(other), tag="early")
@@ -205,12 +172,7 @@ def test_the_newest_tag_is_what_latest_says_and_another_is_asked_for_by_name(tmp
     same(converted(tmp_path)[1], module())
     (tmp_path / "out.safetensors").unlink()
     same(converted(tmp_path, tag="early")[1], other)
-    assert "has no tag 'late'; there are early, step7" in refused_after(tmp_path, tag="late")
-
-
-def refused_after(folder, **options):
-    (folder / "out.safetensors").unlink(missing_ok=True)
-    return refused(folder, **options)
+    assert "has no tag 'late'; there are early, step7" in refused(tmp_path, tag="late")
 
 
 @pytest.mark.parametrize(
@@ -295,7 +257,7 @@ def flipped(name):
 
     def flip(path):
         data = bytearray((path / name).read_bytes())
-        data[data.index(b"data/0") + 200] ^= 1
+        data[data.index(module()["a.weight"].numpy().tobytes()[:16])] ^= 1
         (path / name).write_bytes(bytes(data))
 
     return flip
@@ -371,7 +333,7 @@ DAMAGES = {
     "cut short": (2, cut_short(shard(1)), "cut short"),
     "empty": (2, lambda path: (path / shard(1)).write_bytes(b""), "cut short"),
     "text": (2, lambda path: (path / shard(1)).write_text("lfs pointer"), "cut short"),
-    "flipped": (2, flipped(shard(1)), "is damaged (Bad CRC-32"),
+    "flipped": (2, flipped(shard(0)), "is damaged (Bad CRC-32"),
     "compressed": (2, squeezed(shard(1)), "is compressed"),
     "no dictionary": (2, lambda path: torch.save([1], path / shard(1)), "holds no dictionary"),
     "claims": (
@@ -409,93 +371,7 @@ def test_frozen_parameters_of_stage_1_are_the_modules_and_missed_where_it_lacks_
             del state["module"][name]
 
     change(path / MODULE, leave_out)
-    assert "frozen f.bias, f.weight are not saved" in refused_after(tmp_path)
-
-
-# ---- safety
-
-
-def hostile(canary):
-    """What must not run; each would leave the canary."""
-    command = f"open({str(canary)!r}, 'w').close()"
-    return {
-        "os.system": (Calls(os.system, f"touch {canary}"), r"posix\.system|os\.system"),
-        "eval": (Calls(builtins.eval, command), "eval"),
-        "exec": (Calls(builtins.exec, command), "exec"),
-        "subprocess": (Calls(subprocess.check_call, ["touch", str(canary)]), "call"),
-        "dotted": (Calls(pathlib.Path.touch, pathlib.PosixPath(canary)), r"getattr|Path\.touch"),
-        "torch": (Calls(torch.save, {}, str(canary)), r"torch\.serialization\.save"),
-        "torch.load": (Calls(torch.load, str(canary), None, None), r"torch\.serialization\.load"),
-        "numpy": (Calls(np.save, str(canary), 1), "numpy"),
-    }
-
-
-@pytest.mark.parametrize("where", ["module", "shard"])
-@pytest.mark.parametrize("kind", hostile("x"))
-def test_hostile_pickles_are_refused_unrun(tmp_path, kind, where, capsys):
-    canary = tmp_path / "canary"
-    payload, name = hostile(canary)[kind]
-    path = write(tmp_path, 2, 2, groups_of(module()))
-    if where == "module":
-        change(path / MODULE, lambda state: state.update(client=payload))
-    else:
-        change(path / shard(1), lambda state: state["optimizer_state_dict"]["base_optimizer_state"].update(x=[payload]))
-    out = tmp_path / "o.safetensors"
-    assert main(["convert", "deepspeed", "--ds-dir", str(tmp_path), "--out", str(out)]) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert str(path / (MODULE if where == "module" else shard(1))) in told
-    assert re.search(name, told)
-    assert not canary.exists()
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("protocol", [0, 1, 3, 4, 5])
-def test_other_protocols_hide_nothing(tmp_path, protocol):
-    canary = tmp_path / "canary"
-    path = write(tmp_path, 2, 2, groups_of(module()))
-    pickled = zero_files.pickled({"x": Calls(os.system, f"touch {canary}")}, protocol)
-    zero_files.zipped(path / shard(1), pickled)
-    told = refused(tmp_path)
-    assert str(path / shard(1)) in told
-    assert "posix.system" in told or protocol < 2  # of which torch reads not even the containers
-    assert not canary.exists()
-
-
-def test_opcodes_that_import_otherwise_are_named(tmp_path):
-    path = write(tmp_path, 2, 2, groups_of(module()))
-    zero_files.zipped(path / shard(1), b"\x80\x02(cos\nsystem\nX\x01\x00\x00\x00ao.")
-    assert "os.system" in refused(tmp_path)
-    zero_files.zipped(path / shard(1), b"\x80\x02(X\x01\x00\x00\x00aios\nsystem\n.")
-    assert "os.system" in refused(tmp_path)
-
-
-def test_bare_pickles_and_scripts_of_torch_are_not_read(tmp_path):
-    path = write(tmp_path, 2, 2, groups_of(module()))
-    (path / shard(1)).write_bytes(zero_files.pickled({"x": Calls(os.system, "false")}, 2))
-    assert "not a file of torch.save" in refused(tmp_path)
-    torch.save({}, path / shard(1), _use_new_zipfile_serialization=False)
-    assert "not a file of torch.save" in refused(tmp_path)
-
-
-def test_scripts_beside_the_tags_are_not_run(tmp_path):
-    canary = tmp_path / "canary"
-    path = write(tmp_path, 2, 2, groups_of(module()))
-    for script in (tmp_path / "zero_to_fp32.py", path / "zero_to_fp32.py", path / "conftest.py"):
-        script.write_text(f"open({str(canary)!r}, 'w')")
-    converted(tmp_path)
-    assert not canary.exists()
-
-
-def test_stand_ins_keep_nothing_and_are_forgotten_afterwards(tmp_path):
-    write(tmp_path, 2, 2, groups_of(module()))
-    before = torch.serialization.get_safe_globals()
-    converted(tmp_path)
-    assert torch.serialization.get_safe_globals() == before
-    inert = pickles.Inert("anything", 3)
-    inert.__setstate__({"run": os.system})
-    assert not hasattr(inert, "__dict__")
-    assert not hasattr(inert, "run")
+    assert "frozen f.bias, f.weight are not saved" in refused(tmp_path)
 
 
 MEASURED = """
@@ -519,33 +395,3 @@ def test_memory_does_not_grow_with_the_model(tmp_path, stage):
         command = [sys.executable, "-c", MEASURED, str(folder), str(folder / "out.safetensors")]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     assert peaks[1] - peaks[0] < 20_000
-
-
-ODD = [None, 3, -1, 2.5, "x", [], [1], {}, {1: 2}, {"x": 1}, [[1]], (), torch.ones(()), torch.ones(2, 2), torch.ones(3)]
-
-
-def places(value, path=()):
-    """Ways to all entries of nested dictionaries and lists."""
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in entries:
-        yield (*path, key)
-        yield from places(inner, (*path, key))
-
-
-@settings(max_examples=60, deadline=None)
-@given(stage=st.sampled_from([0, 2, 3]), chance=st.randoms(use_true_random=False))
-def test_any_entry_may_be_of_any_kind(tmp_path_factory, stage, chance):
-    """Nothing but a UsageError comes of it, or a whole file."""
-    folder = tmp_path_factory.mktemp("odd")
-    path = write(folder, stage, 2, groups_of(module()), frozen=FROZEN, buffers=BUFFERS, tied=TIED)
-    file = chance.choice(sorted(path.iterdir()))
-
-    def put(state):
-        *way, last = chance.choice(sorted(places(state), key=str))
-        for key in way:
-            state = state[key]
-        state[last] = chance.choice(ODD)
-
-    change(file, put)
-    with contextlib.suppress(UsageError):
-        converted(folder)

@@ -10,11 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
+
+from birdjepa.checkpoint.deepspeed import Converted, convert
+from birdjepa.core.errors import UsageError
 
 Tensors = dict[str, Tensor]
 TAG = "step7"
+MODULE = "mp_rank_00_model_states.pt"
+BUFFERS = {"table": torch.arange(6).reshape(2, 3), "running": torch.ones(4), "on": torch.tensor([True, False])}
+FROZEN = {"f.weight": torch.arange(15.0).reshape(5, 3) / 8, "f.bias": torch.ones(2)}
+TIED = {"d.weight": "a.weight"}
 
 
 def module(seed: int = 0) -> Tensors:
@@ -176,3 +185,41 @@ def zipped(file: Path, pickled: bytes) -> None:
 
 def pickled(value: Any, protocol: int) -> bytes:
     return pickle.dumps(value, protocol=protocol)
+
+
+def shard(rank: int, half: bool = False) -> str:
+    return f"{'bf16_' if half else ''}zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+
+
+def part(rank: int) -> str:
+    return f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt"
+
+
+def groups_of(trained: Tensors) -> list[Tensors]:
+    """Two groups that take turns."""
+    names = list(trained)
+    return [{name: trained[name] for name in chosen} for chosen in (names[::2], names[1::2])]
+
+
+def converted(folder: Path, suffix: str = ".safetensors", **options: Any) -> tuple[Converted, Tensors]:
+    out = folder / f"out{suffix}"
+    told = convert(folder, out, **options)
+    return told, load_file(out) if suffix == ".safetensors" else torch.load(out, weights_only=True)
+
+
+def refused(folder: Path, **options: Any) -> str:
+    """The one line that says why; nothing is left behind."""
+    (folder / "out.safetensors").unlink(missing_ok=True)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(UsageError) as caught:
+        convert(folder, folder / "out.safetensors", **options)
+    assert sorted(folder.rglob("*")) == before
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def same(found: Tensors, expected: Tensors) -> None:
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype, name
+        assert torch.equal(found[name], tensor), name

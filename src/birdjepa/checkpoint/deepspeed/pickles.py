@@ -81,7 +81,7 @@ def verify(path: Path) -> None:
                 if record.filename.endswith("/data.pkl") and record.file_size > _LARGEST_PICKLE:
                     raise UsageError(f"{path}: its structure has {record.file_size:,} bytes, which no checkpoint needs")
                 _require_checksum(path, opened, record)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise UsageError(f"{path}: not a file of torch.save, or cut short ({_line(error)}): copy it again") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
