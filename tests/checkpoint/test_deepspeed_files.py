@@ -387,11 +387,11 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="no /proc to read the peak memory from")
 @pytest.mark.parametrize("stage", [2, 3])
 def test_memory_does_not_grow_with_the_model(tmp_path, stage):
-    """Peak of a process, in kB: 100 MB more of weights (and 50 of the module's) are not 20 MB more of memory."""
+    """Peak of a process, in kB: 100 MB more of weights (and 50 of the module's) are not 30 MB more of memory."""
     peaks = []
     for n in (1_000, 5_000_000):
         folder = tmp_path / str(n)
         write(folder, stage, 2, [{f"x{each}": torch.ones(n) for each in range(5)}], half=True)
         command = [sys.executable, "-c", MEASURED, str(folder), str(folder / "out.safetensors")]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    assert peaks[1] - peaks[0] < 20_000
+    assert peaks[1] - peaks[0] < 30_000
