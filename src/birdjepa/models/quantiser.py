@@ -22,7 +22,7 @@ class QuantiserConfig:
 
     fsq: FsqConfig = FsqConfig()
     dims: int = 0
-    """Numbers of a frame that are quantised, made by a learnt linear layer; 0 takes all of the encoder's as they are."""
+    """Numbers of a frame that are quantised, made by a learnt linear layer; 0 takes the encoder's as they are."""
 
     def __post_init__(self) -> None:
         if self.dims < 0:
