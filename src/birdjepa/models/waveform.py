@@ -29,6 +29,10 @@ from birdjepa.nn.spaced import Spaced, residual_pair
 INPUT_KERNEL = 7
 RESIDUAL_GAIN = 0.2
 """Size of the last convolution of a residual branch at the start: 24 of them in a row must not grow the signal."""
+SILENCE = 0.1
+"""Size of what digital silence reads before the Conformers at the start: at 0, their norms would multiply its gradient
+by 300 each.
+"""
 SLOPE = 0.1
 """Of the leaky ReLU."""
 NORM_EPS = 1e-5
@@ -226,6 +230,7 @@ class Waveform(nn.Module):
             if isinstance(module, ResidualBlock):
                 for plain in module.plain:
                     plain.initialise(generator, RESIDUAL_GAIN)
+        nn.init.normal_(self.project.bias, std=SILENCE, generator=generator)
         return self
 
     def forward(
