@@ -167,12 +167,12 @@ def test_folders_of_something_else_are_refused(folder, other, songs, tmp_path, c
     capsys.readouterr()
     for arguments, told in (
         (("tokenize", other, songs, "--out", tokens), "belongs to something else (codec:"),
-        (("tokenize", folder, songs, "--out", tokens, "--group-size", 4), "settings.group_size: 7 -> 4"),
+        (("tokenize", folder, songs, "--out", tokens, "--group-size", 4), "settings.group_size: 0 -> 4"),
         (("tokenize", folder, songs / "a.wav", "--out", tokens), "belongs to something else (data:"),
         (("tokenize", folder, songs, "--out", songs), "holds files already"),
         (("tokenize", folder, songs, "--out", songs / "a.wav"), "is a file"),
         (("tokenize", songs, songs, "--out", tmp_path / "x"), "give a codec folder"),
-        (("tokenize", folder, songs, "--out", tmp_path / "x", "--group-size", 0), "group_size must be at least 1"),
+        (("tokenize", folder, songs, "--out", tmp_path / "x", "--group-size", -1), "group_size must be 0 or positive"),
         (("tokenize", folder, tmp_path / "none", "--out", tmp_path / "x"), "not found"),
         (("detokenize", other, tokens, "--out", tmp_path / "x"), "take the codec it is of"),
         (("detokenize", folder, songs, "--out", tmp_path / "x"), "no files of codes"),

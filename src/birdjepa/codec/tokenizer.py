@@ -49,14 +49,16 @@ class TokenizerConfig:
     chunk_s: float = 0.0
     """Seconds of sound that each chunk of a long recording adds. 0 takes 30 where the encoder's receptive field is
     bounded, and half of the clips that it was trained on where it is not."""
-    group_size: int = 7
-    """Codes of a frame that are packed into one integer."""
+    group_size: int = 0
+    """Codes of a frame that are packed into one integer; 0 takes the codec's own number."""
     order: Literal["little", "big"] = "little"
     """Whether a group's first code counts least or most."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.chunk_s < float("inf"):
             raise ValueError(f"chunk_s must be 0 or positive seconds, got {self.chunk_s}")
+        if self.group_size < 0:
+            raise ValueError(f"group_size must be 0 or positive, got {self.group_size}")
 
 
 class Tokenizer:
@@ -69,8 +71,8 @@ class Tokenizer:
     def __init__(self, codec: Codec, config: TokenizerConfig | None = None) -> None:
         self.codec = codec.eval()
         self.config = config or TokenizerConfig()
-        radices = codec.quantiser.fsq.radices
-        self.packing = Packing(radices=radices, group_size=self.config.group_size, order=self.config.order)
+        size = self.config.group_size or codec.config.group_size
+        self.packing: Packing = dataclasses.replace(codec.config.packing(), group_size=size, order=self.config.order)
         self.sha256 = weights_sha256(codec)
         """What files of codes name their codec by: `weights_sha256` in its folder's config.json."""
         frame_rate, network = self.sampling_rate / self.hop, codec.config.encoder.network
