@@ -1,6 +1,8 @@
 """The tokenizer: exact lengths, the same codes in whatever company and pieces, no sound of another codec's codes."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,3 +180,15 @@ def test_a_folder_gives_the_tokenizer_and_files_name_it(tmp_path):
         birdjepa.load_codec(tmp_path)
     with pytest.raises(ValueError, match="chunk_s"):
         TokenizerConfig(chunk_s=-1.0)
+
+
+def test_the_documented_calls_work(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / "tokens.md").read_text(encoding="utf-8")
+    block = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "load_codec" in block)
+    tiny_codec.write(tmp_path / "runs" / "codec" / "codec")
+    waveform = noise(4410)
+    soundfile.write(tmp_path / "a.flac", waveform, 44_100)
+    monkeypatch.chdir(tmp_path)
+    names = {"waveform": waveform}
+    exec(block, names)
+    assert len(names["sound"]) == names["codes"].n_samples == 1600

@@ -67,13 +67,14 @@ def run(argv: Sequence[str]) -> int:
 
 
 def show(result: CodecScores) -> None:
-    """Numbers of codec and floors with their intervals, then rates, usage and speed, a line each."""
+    """Numbers of codec and floors with their intervals (what the codec is above silence is in the JSON alone), then rates, usage and speed, a line each."""
     n, seconds = len(result.recordings), sum(each["seconds"] for each in result.recordings)
     title = f"{result.described['data']['name']}: {n} recordings, {seconds:.0f} s"
-    table = Table("", *SYSTEMS, *(f"codec - {floor}" for floor in SYSTEMS[1:]), title=title)
+    table = Table("", *SYSTEMS, "codec - griffin_lim", title=title)
+    table.columns[0].no_wrap = True
     for metric in result.means["codec"]:
         cells = [result.means[system].get(metric) for system in SYSTEMS]
-        cells += [result.above[floor].get(metric) for floor in SYSTEMS[1:]]
+        cells.append(result.above["griffin_lim"].get(metric))
         table.add_row(metric, *("" if each is None else str(each) for each in cells))
     Console().print(table)
     rate, usage, speed = result.described["rates"], result.usage, result.speed
