@@ -67,7 +67,10 @@ def run(argv: Sequence[str]) -> int:
 
 
 def show(result: CodecScores) -> None:
-    """Numbers of codec and floors with their intervals (what the codec is above silence is in the JSON alone), then rates, usage and speed, a line each."""
+    """Numbers of codec and floors with their intervals, then rates, usage and speed, a line each.
+
+    What the codec is above silence is in the JSON alone.
+    """
     n, seconds = len(result.recordings), sum(each["seconds"] for each in result.recordings)
     title = f"{result.described['data']['name']}: {n} recordings, {seconds:.0f} s"
     table = Table("", *SYSTEMS, "codec - griffin_lim", title=title)
