@@ -104,7 +104,11 @@ class WaveformConfig:
                 "need sampling_rate, code_dim, n_res_blocks, heads, dilation_cycle >= 1 and n_conformers, reach, "
                 f"components >= 0; got {shape}, {self.dilation_cycle}, {self.components}"
             )
-        if len(shape.channels) != len(shape.strides) + 1 or min(shape.channels) < 1 or min(shape.strides, default=0) < 2:
+        if (
+            len(shape.channels) != len(shape.strides) + 1
+            or min(shape.channels) < 1
+            or min(shape.strides, default=0) < 2
+        ):
             raise ValueError(
                 "channels has one entry for the first convolution and one for each stride, which is at least 2; got "
                 f"{shape.channels} and strides {shape.strides}"
