@@ -325,7 +325,7 @@ class Stage(nn.Module):
         else:
             weights = (before.weight, before.bias, *weights)
             x, stretches = ragged.enter(x, *weights, stretches, step=self.stride, padding=self.padding)
-        spaced = Spaced(stretches, sorted({1, *(d for block in self.blocks for d in block.dilations)}))
+        spaced = Spaced(stretches, [d for block in self.blocks for dilation in block.dilations for d in (dilation, 1)])
         x = spaced.open(self.snake(x))
         for block in self.blocks:
             if self.is_checkpointed and x.requires_grad:

@@ -35,8 +35,8 @@ WINDOW = 6
 """Outputs of one tile of the Toom-Cook products, and inputs. Within a tile, what an output should not know of cancels
 but for rounding; so no tile may hold rows of two stretches.
 """
-SPARE = 8
-"""Zeros may make a stack longer by one part in so many."""
+COST: dict[Way, float] = {"alone": 0.35, "toom": 0.7, "shifted": 1.0, "gathered": 1.5}
+"""About how long each way takes, for the choice of the zeros between stretches."""
 LEAST_CHANNELS = 48
 LEAST_ROWS = 512
 """With fewer than these, or fewer rows than twice the channels, fewer products gain nothing."""
@@ -55,11 +55,17 @@ class Spaced:
     """Where the rows of stretches lie with zeros between. The first row is a zero."""
 
     def __init__(self, stretches: Stretches, dilations: Sequence[int]) -> None:
-        """For a stack of convolutions with these dilations, 1 among them."""
+        """For a stack of convolutions with these dilations, as often as they occur."""
         n, count = stretches.n_rows, len(stretches.lengths)
         self.stretches, self.longest = stretches, max(stretches.lengths)
-        least = {d * apart for d in dilations for apart in (1, WINDOW - 1) if d < self.longest}
-        self.gap = max((gap for gap in least if gap * (count + 1) * SPARE <= n), default=1)
+
+        def cost(gap: int) -> float:
+            """Of the stack; zeros between the stretches are rows that all of it computes."""
+            spread, ways = 1 + (count - 1) * gap / n, [(d, self._way(d, gap)) for d in dilations]
+            return sum(COST[way] * (1 if way == "shifted" and d > gap else spread) for d, way in ways)
+
+        gaps = {1, *(d * apart for d in dilations for apart in (1, WINDOW - 1) if d < self.longest)}
+        self.gap = min(sorted(gaps), key=cost)
         self.spans = []
         for number, (first, last) in enumerate(stretches.spans()):
             shift = (number + 1) * self.gap
@@ -73,6 +79,7 @@ class Spaced:
         self.place = place.to(stretches.device)
         self.between = between.nonzero()[:, 0].to(stretches.device)
         self._index: dict[int, Tensor] = {}
+        self._spares: dict[tuple[str, torch.dtype, int], Tensor] = {}
         self._rooms: dict[tuple[int, int, int, int], _Room] = {}
 
     def open(self, x: Float[Tensor, "n c"]) -> Float[Tensor, "r c"]:
@@ -84,16 +91,20 @@ class Spaced:
         return _Close.apply(x, self)  # pyright: ignore[reportReturnType]
 
     def way(self, dilation: int, like: Tensor) -> Way:
-        """How a convolution is done here."""
+        """How a convolution of such rows is done here."""
+        way = self._way(dilation, self.gap)
+        channels = like.shape[1]
+        few = channels < LEAST_CHANNELS or self.stretches.n_rows < 2 * channels
+        if way == "toom" and (few or like.device.type != "cpu" or like.dtype != torch.float32):
+            return "shifted"
+        return way
+
+    def _way(self, dilation: int, gap: int) -> Way:
         if dilation >= self.longest:
             return "alone"
-        if dilation > self.gap and not is_long(self.stretches):
-            return "gathered"
-        channels = like.shape[1]
-        few = self.stretches.n_rows < max(LEAST_ROWS, 2 * channels) or channels < LEAST_CHANNELS
-        if dilation * (WINDOW - 1) > self.gap or few or like.device.type != "cpu" or like.dtype != torch.float32:
-            return "shifted"
-        return "toom"
+        if dilation * (WINDOW - 1) <= gap and self.stretches.n_rows >= LEAST_ROWS:
+            return "toom"
+        return "shifted" if dilation <= gap or is_long(self.stretches) else "gathered"
 
     def index(self, dilation: int) -> Tensor:
         """The rows that each row reads, one row of them for each; the first row of all for a zero."""
@@ -109,6 +120,13 @@ class Spaced:
         if key not in self._rooms:
             self._rooms[key] = _Room(x, *key)
         return self._rooms[key]
+
+    def spare(self, name: str, like: Tensor) -> Tensor:
+        """A tensor that is used again and again: memory that a system gives anew has to be filled with zeros first."""
+        key = (name, like.dtype, like.shape[1])
+        if key not in self._spares:
+            self._spares[key] = torch.empty_like(like)
+        return self._spares[key]
 
     def blank(self, x: Tensor) -> Tensor:
         """Puts the zeros back."""
@@ -158,7 +176,8 @@ def residual_pair(
     tensors = (x, weight1, bias1, weight2, bias2)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return _Pair.apply(*tensors, spaced, dilation, slope)  # pyright: ignore[reportReturnType]
-    return _pair(*tensors, spaced, dilation, slope, x)[0]
+    _pair(*tensors, spaced, dilation, slope, spaced.spare("inside", x), x)
+    return x
 
 
 def _pair(
@@ -170,16 +189,16 @@ def _pair(
     spaced: Spaced,
     dilation: int,
     slope: float,
+    inside: Tensor,
     out: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Result, written to out, and the inside: leaky(dilated conv)."""
-    inside = torch.empty_like(x)
+) -> None:
+    """Writes the inside, leaky(dilated conv), and the result."""
     leaky, add = torch.ops.aten.leaky_relu.out, torch.add
 
     _convolve(x, weight1, bias1, spaced, dilation, lambda sums, at: leaky(sums, slope, out=at(inside)), slope)
     spaced.blank(inside)
     _convolve(inside, weight2, bias2, spaced, 1, lambda sums, at: add(at(x), sums, out=at(out)))
-    return spaced.blank(out), inside
+    spaced.blank(out)
 
 
 class _Pair(torch.autograd.Function):
@@ -187,7 +206,8 @@ class _Pair(torch.autograd.Function):
     def forward(
         ctx, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, spaced: Spaced, dilation, slope
     ) -> Tensor:
-        out, inside = _pair(x, weight1, bias1, weight2, bias2, spaced, dilation, slope, torch.empty_like(x))
+        inside, out = torch.empty_like(x), torch.empty_like(x)
+        _pair(x, weight1, bias1, weight2, bias2, spaced, dilation, slope, inside, out)
         ctx.save_for_backward(x, inside, weight1, weight2)
         ctx.spaced, ctx.dilation, ctx.slope = spaced, dilation, slope
         return out
@@ -199,7 +219,7 @@ class _Pair(torch.autograd.Function):
         spaced, dilation, slope = ctx.spaced, ctx.dilation, ctx.slope
         grad = grad.contiguous()
         bent = torch.ops.aten.leaky_relu_backward.grad_input
-        before, for_x = torch.empty_like(x), torch.empty_like(x)
+        before, for_x = spaced.spare("before", x), torch.empty_like(x)
 
         def through(sums: Tensor, at: Callable[[Tensor], Tensor]) -> None:
             bent(sums, at(x), slope, False, grad_input=sums)
@@ -231,7 +251,7 @@ def _convolve(
     way = spaced.way(dilation, x)
     if way == "toom":
         return _toom(x, weight, bias, spaced, dilation, finish, slope)
-    bent = x if slope == 1 else torch.nn.functional.leaky_relu(x, slope)
+    bent = x if slope == 1 else torch.ops.aten.leaky_relu.out(x, slope, out=spaced.spare("bent", x))
     if way == "gathered":
         columns = bent.index_select(0, spaced.index(dilation)).view(spaced.n_rows, -1)
         finish(torch.addmm(bias, columns, weight.flatten(0, 1)), lambda tensor: tensor)
@@ -249,7 +269,7 @@ def _correlate(x: Tensor, grad: Tensor, spaced: Spaced, dilation: int, slope: fl
     way = spaced.way(dilation, x)
     if way == "toom":
         return _toom_weight(x, grad, spaced, dilation, slope)
-    bent = x if slope == 1 else torch.nn.functional.leaky_relu(x, slope)
+    bent = x if slope == 1 else torch.ops.aten.leaky_relu.out(x, slope, out=spaced.spare("bent", x))
     if way == "gathered":
         columns = bent.index_select(0, spaced.index(dilation)).view(spaced.n_rows, -1)
         return (columns.T @ grad).view(3, x.shape[1], grad.shape[1])
