@@ -61,8 +61,11 @@ class Spaced:
 
         def cost(gap: int) -> float:
             """Of the stack; zeros between the stretches are rows that all of it computes."""
-            spread, ways = 1 + (count - 1) * gap / n, [(d, self._way(d, gap)) for d in dilations]
-            return sum(COST[way] * (1 if way == "shifted" and d > gap else spread) for d, way in ways)
+            total, spread = 0.0, 1 + (count - 1) * gap / n
+            for d in dilations:
+                way = self._way(d, gap)
+                total += COST[way] * (1 if way == "shifted" and d > gap else spread)
+            return total
 
         gaps = {1, *(d * apart for d in dilations for apart in (1, WINDOW - 1) if d < self.longest)}
         self.gap = min(sorted(gaps), key=cost)
