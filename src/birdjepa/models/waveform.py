@@ -319,6 +319,8 @@ class Stage(nn.Module):
         self.snake = Snake(width)
         blocks = (ResidualBlock(width, config.dilations(block)) for block in range(config.shape.n_res_blocks))
         self.blocks = nn.ModuleList(blocks)
+        dilations = (config.dilations(block) for block in range(config.shape.n_res_blocks))
+        self.dilations = [each for dilated in dilations for dilation in dilated for each in (dilation, 1)]
         gate = (
             GaussianGate(
                 width,
@@ -341,7 +343,7 @@ class Stage(nn.Module):
         else:
             weights = (before.weight, before.bias, *weights)
             x, stretches = ragged.enter(x, *weights, stretches, step=self.stride, padding=self.padding)
-        spaced = Spaced(stretches, sorted({1, *(d for block in self.blocks for d in block.dilations)}))
+        spaced = Spaced(stretches, self.dilations)
         x = spaced.open(self.snake(x))
         for block in self.blocks:
             if self.is_checkpointed and x.requires_grad:
@@ -369,6 +371,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Float[Tensor, "r c"], spaced: Spaced) -> Float[Tensor, "r c"]:
         """Without gradients x itself is changed and given back."""
         for dilation, first, second in zip(self.dilations, self.dilated, self.plain, strict=True):
+            assert isinstance(first, Convolution)
+            assert isinstance(second, Convolution)
             weights = (first.weight, first.bias, second.weight, second.bias)
             x = residual_pair(x, *weights, spaced, dilation=dilation, slope=SLOPE)
         return x
