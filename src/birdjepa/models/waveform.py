@@ -89,6 +89,10 @@ class WaveformConfig:
     components: int = 4
     """Gaussians of a gate; 0 leaves the gates out."""
     combine: Literal["mixture", "product"] = "mixture"
+    offsets: Literal["spread", "score"] = "spread"
+    """Units of a gate's offsets: the spread of the clip's numbers, or those numbers themselves, as in the public system.
+    There they begin at 0; where they lie apart and the spread is small, no moment is near any component.
+    """
     dilation_cycle: int = 3
     """Dilations grow with the block and begin anew after so many: without end they would reach beyond every clip."""
     kernel: int = 31
@@ -326,6 +330,7 @@ class Stage(nn.Module):
                 width,
                 config.components,
                 combine=config.combine,
+                offsets=config.offsets,
                 reach=config.shape.reach,
                 rows_per_frame=rows_per_frame,
             )
