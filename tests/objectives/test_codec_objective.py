@@ -169,7 +169,7 @@ def test_what_cannot_train_is_refused() -> None:
     for settings, match in (
         ({"segment_s": -1.0}, "segment_s >= 0"),
         ({"disc_start_step": -1}, "disc_start_step >= 0"),
-        ({"waveform_weight": 0.0, "stft_weight": 0.0}, "must be positive"),
+        ({"waveform_weight": 0.0, "stft_weight": 0.0}, "not all be 0"),
         ({"adversarial_weight": -0.1}, "must not be negative"),
     ):
         with pytest.raises(ValueError, match=match):

@@ -64,7 +64,7 @@ class CodecObjectiveConfig(ObjectiveConfig):
         of_play = (self.adversarial_weight, self.feature_weight)
         if min(*of_sound, *of_play) < 0 or not any(of_sound):
             raise ValueError(
-                "weights must not be negative, and one of waveform_weight, stft_weight, mel_weight must be positive; got "
+                "weights must not be negative, and waveform_weight, stft_weight and mel_weight not all be 0; got "
                 f"{of_sound}, {of_play}"
             )
 
