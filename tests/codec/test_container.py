@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from birdjepa.codec.container import Codes, read_codes, write_codes
-from birdjepa.codec.packing import Packing
 from birdjepa.core import files
 from birdjepa.core.errors import CodeError, InputError
+from birdjepa.nn.packing import Packing
 
 ROOT = Path(__file__).parents[2]
 CODEC = "0123456789abcdef" * 4
@@ -219,7 +219,7 @@ for name in ("torch", "soundfile", "soxr", "einops", "safetensors", "pyarrow", "
     sys.modules[name] = None
 import numpy as np
 from birdjepa.codec.container import read_codes, write_codes
-from birdjepa.codec.packing import Packing
+from birdjepa.nn.packing import Packing
 codes = read_codes(sys.argv[1])
 write_codes(sys.argv[2], codes)
 assert (codes.packing.pack(codes.indices()) == codes.packed).all()

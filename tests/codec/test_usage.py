@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from birdjepa.codec.container import Codes, write_codes
-from birdjepa.codec.packing import Packing
 from birdjepa.codec.usage import CodeCounts, rates
+from birdjepa.nn.packing import Packing
 
 DEFAULT = Packing(radices=(4,) * 128)
 

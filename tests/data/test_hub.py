@@ -12,7 +12,7 @@ from birdjepa.audio import decode
 from birdjepa.cli import main
 from birdjepa.core.errors import LabelError, MissingExtraError, UsageError
 from birdjepa.data import hub, hub_http
-from birdjepa.data.loader import durations
+from birdjepa.data.lengths import durations
 from birdjepa.data.manifest import ColumnConfig
 from birdjepa.data.sources import open_data, pinned
 from tests.data.test_shards import COLUMNS, WRITERS, table

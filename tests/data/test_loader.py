@@ -15,6 +15,7 @@ from tiny_run import RATE, write_songs
 
 from birdjepa.core import random
 from birdjepa.core.errors import UsageError, UserError
+from birdjepa.data.lengths import durations
 from birdjepa.data.loader import (
     MAX_ATTEMPTS,
     Clips,
@@ -22,7 +23,6 @@ from birdjepa.data.loader import (
     _prepare_worker,
     balanced_visits,
     batches,
-    durations,
     worker_errors,
 )
 from birdjepa.data.sources import open_data

@@ -281,14 +281,12 @@ def test_manifests_of_speech_need_no_flags(tmp_path):
 
 
 def test_a_column_that_the_user_names_wins(tmp_path):
-    rows = [
-        {"path": "other.wav", "wav_path": "a.wav", "duration": 1500, "length_ms": 1500, "speaker": "ada", "site": "x"}
-    ]
+    row = {"path": "b.wav", "wav_path": "a.wav", "duration": 9, "length_ms": 1500, "speaker": "ada", "site": "x"}
     named = ColumnConfig(path="wav_path", duration_s="length_ms", group="site")
-    found = open_data(str(write(tmp_path, ".jsonl", rows)), named)
+    found = open_data(str(write(tmp_path, ".jsonl", [row])), named)
     assert (found.keys, found.duration_s.tolist(), found.columns["group"]) == (["a.wav"], [1.5], ["x"])
     unnamed = [{"path": "a.wav", "duration": 1500, "speaker": "ada"}]
-    found = open_data(str(write(tmp_path, ".jsonl", unnamed)), named.__class__(duration_s="length_ms", group="site"))
+    found = open_data(str(write(tmp_path, ".jsonl", unnamed)), ColumnConfig(duration_s="length_ms", group="site"))
     assert math.isnan(found.duration_s[0])
     assert found.columns["group"] == ["a.wav"]
 
@@ -324,7 +322,7 @@ def test_a_folder_of_jsonl_manifests_is_all_of_them(tmp_path):
     with pytest.raises(LabelError, match=r"one/bad.jsonl, line 2.*no JSON object"):
         open_data(str(tmp_path))
     (tmp_path / "one" / "bad.jsonl").rename(tmp_path / "one" / "bad.csv")
-    with pytest.raises(UsageError, match=r"only .jsonl manifests are read by their folder; name .*bad.csv itself"):
+    with pytest.raises(UsageError, match=r"only .jsonl manifests are read by folder; name .*bad.csv itself"):
         open_data(str(tmp_path))
 
 

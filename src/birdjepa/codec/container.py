@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Integer
 
-from birdjepa.codec.packing import Packing
 from birdjepa.core import files
 from birdjepa.core.errors import CodeError
+from birdjepa.nn.packing import Packing
 
 SUFFIX = ".bjt"
 MAGIC = b"\x89BJT"

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float, Int
 
-from birdjepa.codec.packing import Packing
+from birdjepa.nn.packing import Packing
 
 
 def rates(packing: Packing, sampling_rate: int, hop: int) -> dict[str, float]:

@@ -17,7 +17,6 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -25,13 +24,13 @@ import torch
 from jaxtyping import Float
 from torch.utils.data import DataLoader, Dataset
 
-from birdjepa.audio import decode
 from birdjepa.audio.recording import Recording
 from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import AudioError, UsageError, UserError
 from birdjepa.core.failures import Failure
 from birdjepa.data import crops
+from birdjepa.data.lengths import durations, stretches
 from birdjepa.data.lookahead import Lookahead, require_room
 from birdjepa.data.manifest import Manifest
 from birdjepa.data.order import ExampleOrder, StreamConfig, Visit
@@ -343,42 +342,6 @@ def balanced_visits(labels: Sequence[Sequence[str]]) -> list[int]:
         raise UsageError('loader.draw="class" needs labels, and the data has none')
     commonest = max(counts.values())
     return [round(commonest / min(counts[label] for label in row)) if row else 0 for row in labels]
-
-
-def stretches(source: Manifest) -> Float[np.ndarray, " n"]:
-    """Seconds that each row covers of its recording; 0 for a recording that cannot be opened.
-
-    Raises:
-      UsageError: if lengths are neither told nor at hand.
-    """
-    ends = np.where(np.isnan(source.offset_s), durations(source), source.offset_s)
-    return ends - source.onset_s
-
-
-def durations(source: Manifest) -> Float[np.ndarray, " n"]:
-    """Length of each recording in seconds: as the manifest says, else from the file's header; 0 for one that cannot be
-    opened.
-
-    Raises:
-      UsageError: if headers would have to be fetched from another machine.
-    """
-    found = source.duration_s.copy()
-    unknown = np.flatnonzero(np.isnan(found))
-    if unknown.size and source.shards is not None and not source.shards.at_hand:
-        raise UsageError(
-            f"{source.name}: {unknown.size} recordings come without a length, and finding it would fetch them all: "
-            "name its column in columns.duration_s, or set loader.draw to recording"
-        )
-
-    def length(row: int) -> float:
-        try:
-            return decode.probe(source.source(row)).duration_s
-        except AudioError:
-            return 0.0  # visited once, refused there, with its reason
-
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        found[unknown] = list(pool.map(length, unknown.tolist()))
-    return found
 
 
 def batches(clips: Batches, first: int, last: int) -> Generator[ClipBatch, None, None]:

@@ -19,7 +19,8 @@ from birdjepa.core import random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import UsageError
 from birdjepa.core.failures import Failure
-from birdjepa.data.loader import Among, Batches, Clips, LoaderConfig, shared_out, stretches
+from birdjepa.data.lengths import stretches
+from birdjepa.data.loader import Among, Batches, Clips, LoaderConfig, shared_out
 from birdjepa.data.manifest import Manifest
 from birdjepa.data.order import ExampleOrder
 

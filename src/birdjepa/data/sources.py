@@ -131,9 +131,7 @@ def _from_folder(folder: Path, name: str, columns: ColumnConfig) -> Manifest:
         )
     others = [path for path in tables if path.suffix.lower() != ".jsonl"]
     if others:
-        raise UsageError(
-            f"{name}: of manifests, only those in .jsonl are read by their folder; name {others[0]} itself"
-        )
+        raise UsageError(f"{name}: only .jsonl manifests are read by folder; name {others[0]} itself")
     return _from_tables(folder, tables, name, columns)
 
 

@@ -59,7 +59,7 @@ class FramePredictor(nn.Module):
         self.head = nn.Linear(width, code_dim)
 
     def initialise(self, generator: torch.Generator) -> "FramePredictor":
-        """Truncated normal of 0.02 for matrices, kernels and the mask token, zero biases."""
+        """As the encoder; the mask token is truncated normal 0.02."""
         initialise(self, generator)
         nn.init.trunc_normal_(self.mask, std=0.02, a=-0.04, b=0.04, generator=generator)
         return self

@@ -16,15 +16,19 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from birdjepa.nn import ragged
-from birdjepa.nn.conformer import Conformer, initialise
+from birdjepa.nn.conformer import Conformer, draw, initialise
 from birdjepa.nn.gate import GaussianGate
 from birdjepa.nn.ragged import Stretches
+from birdjepa.nn.spaced import Spaced, residual_pair
 
 INPUT_KERNEL = 7
+RESIDUAL_GAIN = 0.2
+"""Size of the last convolution of a residual branch at the start: 24 of them in a row must not grow the signal."""
 SLOPE = 0.1
 """Of the leaky ReLU."""
 NORM_EPS = 1e-5
@@ -102,10 +106,14 @@ class WaveformConfig:
                 "need sampling_rate, code_dim, n_res_blocks, heads, dilation_cycle >= 1 and n_conformers, reach, "
                 f"components >= 0; got {shape}, {self.dilation_cycle}, {self.components}"
             )
-        if len(shape.channels) != len(shape.strides) + 1 or min(*shape.channels, *shape.strides) < 1:
+        if (
+            len(shape.channels) != len(shape.strides) + 1
+            or min(shape.channels) < 1
+            or min(shape.strides, default=0) < 2
+        ):
             raise ValueError(
-                f"channels has one entry for the first convolution and one for each stride; got {shape.channels} and "
-                f"strides {shape.strides}"
+                "channels has one entry for the first convolution and one for each stride, which is at least 2; got "
+                f"{shape.channels} and strides {shape.strides}"
             )
         if shape.code_dim % shape.heads or (self.rope and (shape.code_dim // shape.heads) % 4):
             raise ValueError(
@@ -204,11 +212,20 @@ class Waveform(nn.Module):
         )
 
     def initialise(self, generator: torch.Generator) -> "Waveform":
-        """Truncated normal of 0.02 and zero biases; gates and Snakes at their own beginnings."""
+        """Convolutions that keep the size of what they read, residual branches that add little to it, zero biases;
+        gates and Snakes at their own beginnings. The public system begins at 0.02 everywhere, which leaves 1e-3 of a
+        recording at the end of five stages, less than the norms behind them can tell from nothing.
+        """
         initialise(self, generator)
         for module in self.modules():
-            if isinstance(module, Convolution | Snake | GaussianGate):
+            if isinstance(module, Convolution):
+                module.initialise(generator, 1.0)
+            elif isinstance(module, Snake | GaussianGate):
                 module.initialise(generator)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                for plain in module.plain:
+                    plain.initialise(generator, RESIDUAL_GAIN)
         return self
 
     def forward(
@@ -262,9 +279,10 @@ class Waveform(nn.Module):
         chosen = torch.cat([torch.arange(clip * n_hops + first, clip * n_hops + first + n) for clip, first, n in cut])
         x = blocks.index_select(0, chosen.to(clips.device)).view(-1, 1)
         stretches = Stretches([n * hop for *_, n in cut], [clip for clip, *_ in cut], len(clips), clips.device)
-        x = self.input(x, stretches)
+        before = self.input
         for stage in self.stages:
-            x, stretches = stage(x, stretches)
+            x, stretches = stage(x, stretches, before)
+            before = None
         frames = self.project(x)
         n_frames = self.config.n_frames(clips.shape[1])
         places = torch.cat(
@@ -308,15 +326,24 @@ class Stage(nn.Module):
         )
         self.gate = nn.ModuleList(gate)
 
-    def forward(self, x: Float[Tensor, "r c"], stretches: Stretches) -> tuple[Float[Tensor, "m d"], Stretches]:
-        down = self.down
-        x, stretches = ragged.stride(x, down.weight, down.bias, stretches, step=self.stride, padding=self.padding)
-        x = self.snake(x)
+    def forward(
+        self, x: Float[Tensor, "r c"], stretches: Stretches, before: "Convolution | None" = None
+    ) -> tuple[Float[Tensor, "m d"], Stretches]:
+        """before: a convolution that comes first, for the first stage."""
+        weights = (self.down.weight, self.down.bias)
+        if before is None:
+            x, stretches = ragged.stride(x, *weights, stretches, step=self.stride, padding=self.padding)
+        else:
+            weights = (before.weight, before.bias, *weights)
+            x, stretches = ragged.enter(x, *weights, stretches, step=self.stride, padding=self.padding)
+        spaced = Spaced(stretches, sorted({1, *(d for block in self.blocks for d in block.dilations)}))
+        x = spaced.open(self.snake(x))
         for block in self.blocks:
             if self.is_checkpointed and x.requires_grad:
-                x = checkpoint(block, x, stretches, use_reentrant=False)
+                x = checkpoint(block, x, spaced, use_reentrant=False)
             else:
-                x = block(x, stretches)
+                x = block(x, spaced)
+        x = spaced.close(x)
         for gate in self.gate:
             x = gate(x, stretches)
         return x, stretches
@@ -334,10 +361,11 @@ class ResidualBlock(nn.Module):
         self.dilated = nn.ModuleList(Convolution(width, width, 3) for _ in dilations)
         self.plain = nn.ModuleList(Convolution(width, width, 3) for _ in dilations)
 
-    def forward(self, x: Float[Tensor, "r c"], stretches: Stretches) -> Float[Tensor, "r c"]:
+    def forward(self, x: Float[Tensor, "r c"], spaced: Spaced) -> Float[Tensor, "r c"]:
+        """Without gradients x itself is changed and given back."""
         for dilation, first, second in zip(self.dilations, self.dilated, self.plain, strict=True):
-            inside = first(F.leaky_relu(x, SLOPE), stretches, dilation)
-            x = x + second(F.leaky_relu(inside, SLOPE), stretches)
+            weights = (first.weight, first.bias, second.weight, second.bias)
+            x = residual_pair(x, *weights, spaced, dilation=dilation, slope=SLOPE)
         return x
 
 
@@ -349,12 +377,9 @@ class Convolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(kernel, width_in, width))
         self.bias = nn.Parameter(torch.empty(width))
 
-    def initialise(self, generator: torch.Generator) -> None:
-        nn.init.trunc_normal_(self.weight, std=0.02, a=-0.04, b=0.04, generator=generator)
+    def initialise(self, generator: torch.Generator, gain: float) -> None:
+        draw(self.weight, self.weight[..., 0].numel(), generator, gain)
         nn.init.zeros_(self.bias)
-
-    def forward(self, x: Float[Tensor, "r c"], stretches: Stretches, dilation: int = 1) -> Float[Tensor, "r d"]:
-        return ragged.convolve(x, self.weight, self.bias, stretches, dilation=dilation)
 
 
 class Snake(nn.Module):
@@ -372,6 +397,32 @@ class Snake(nn.Module):
         nn.init.zeros_(self.raw)
 
     def forward(self, x: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
-        frequency = F.softplus(self.raw) + 0.01
-        frequency = frequency.to(x.dtype)
-        return x + (x * frequency).sin().square() * frequency.reciprocal().clamp(max=10.0)
+        frequency = (F.softplus(self.raw) + 0.01).to(x.dtype)
+        return _Snake.apply(x, frequency, frequency.reciprocal().clamp(max=10.0))  # pyright: ignore[reportReturnType]
+
+
+class _Snake(torch.autograd.Function):
+    """Keeps only x, and works on blocks of rows that stay in the cache."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, frequency: Tensor, size: Tensor) -> Tensor:
+        ctx.save_for_backward(x, frequency, size)
+        out = torch.empty_like(x)
+        for rows, block in zip(x.split(ragged.block_rows(x)), out.split(ragged.block_rows(x)), strict=True):
+            torch.mul(rows, frequency, out=block).sin_().square_().mul_(size).add_(rows)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, frequency, size = ctx.saved_tensors
+        for_x = torch.empty_like(grad)
+        for_frequency, for_size = torch.zeros_like(frequency), torch.zeros_like(size)
+        n = ragged.block_rows(x)
+        for rows, above, block in zip(x.split(n), grad.split(n), for_x.split(n), strict=True):
+            angle = rows * frequency
+            for_size += angle.sin().square_().mul_(above).sum(0)
+            slope = angle.mul_(2).sin_().mul_(size).mul_(above)  # of the square of the sine
+            torch.addcmul(above, slope, frequency, out=block)
+            for_frequency += slope.mul_(rows).sum(0)
+        return for_x, for_frequency, for_size

@@ -126,11 +126,17 @@ class ClipNorm(nn.Module):
             return (normed * self.weight.float() + self.bias.float()).to(x.dtype)
 
 
+def draw(weight: Tensor, fan_in: int, generator: torch.Generator, gain: float = 1.0) -> None:
+    """Truncated normal numbers of standard deviation gain / sqrt(fan_in), cut at two of them."""
+    std = gain * fan_in**-0.5
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+
+
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Truncated normal of 0.02 for every matrix and kernel, zero biases, norms that leave things as they are."""
+    """Matrices and kernels that keep the size of what they read, zero biases, norms that leave things as they are."""
     for each in module.modules():
         if isinstance(each, nn.Linear | nn.Conv1d):
-            nn.init.trunc_normal_(each.weight, std=0.02, a=-0.04, b=0.04, generator=generator)
+            draw(each.weight, each.weight[0].numel(), generator)
             if each.bias is not None:
                 nn.init.zeros_(each.bias)
         elif isinstance(each, nn.LayerNorm | ClipNorm):

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from birdjepa.nn.conformer import draw
 from birdjepa.nn.ragged import Stretches
 
 LEAST_VARIANCE = 1e-6
@@ -49,7 +50,7 @@ class GaussianGate(nn.Module):
 
     def initialise(self, generator: torch.Generator) -> None:
         """Offsets at the quantiles of a standard normal, equal scales."""
-        nn.init.trunc_normal_(self.score.weight, std=0.02, a=-0.04, b=0.04, generator=generator)
+        draw(self.score.weight, self.score.in_features, generator)
         nn.init.zeros_(self.score.bias)
         k = len(self.offset)
         with torch.no_grad():

@@ -5,16 +5,23 @@ A clip is one stretch, or several where some of it is hidden. Each stretch is co
 zeros, so what comes out does not depend on what else is in the batch, and nothing is computed for padding or for what
 is hidden. Statistics are over all rows of a clip.
 
-Axes: n rows | c channels in | o channels out | k kernel | b clips
+Axes: n rows | c channels in | o channels out | k kernel | b clips | m rows behind a stride
 """
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+LONG = 256
+"""Rows of a stretch, on average, that are worth products of their own."""
+BLOCK = 1 << 18
+"""Numbers of one block of rows, for each thread: what a block needs stays in the cache."""
 
 
 class Stretches:
@@ -80,18 +87,10 @@ class Stretches:
         row = torch.arange(self.n_rows, device=self.device)[:, None] + offsets
         return torch.where(inside, row, self.n_rows).int()
 
-    def under(self, kernel: int, stride: int, padding: int) -> Int[Tensor, "m k"]:
-        """Rows that each row of `divided` reads; n_rows stands for a zero."""
-        divided = self.divided(kernel, stride, padding)
-        lengths = torch.tensor(self.lengths, device=self.device)
-        counts = torch.tensor(divided.lengths, device=self.device)
-        of_stretch = torch.arange(len(lengths), device=self.device)
-        stretch = of_stretch.repeat_interleave(counts, output_size=divided.n_rows)
-        first = (lengths.cumsum(0) - lengths)[stretch, None]
-        offsets = torch.arange(kernel, device=self.device) - padding
-        position = divided.position_of_row[:, None] * stride + offsets
-        inside = (position >= 0) & (position < lengths[stretch, None])
-        return torch.where(inside, first + position, self.n_rows).int()
+    def spans(self) -> list[tuple[int, int]]:
+        """First row of each stretch, and the one after its last."""
+        ends = list(itertools.accumulate(self.lengths))
+        return [(end - length, end) for end, length in zip(ends, self.lengths, strict=True)]
 
     def sum(self, values: Float[Tensor, "n k"]) -> Float[Tensor, "b k"]:
         """Sum over the rows of each clip."""
@@ -134,9 +133,11 @@ def convolve(
     Equals: torch.nn.functional.conv1d of each stretch by itself, with padding = dilation * (k // 2).
     """
     kernel = weight.shape[0]
-    x, weight, bias = _cast(x, weight, bias)
+    x, weight, bias = cast(x, weight, bias)
     if kernel == 1:
         return torch.addmm(bias, x, weight[0])
+    if is_long(stretches):
+        return _Shifted.apply(x, weight, bias, stretches.spans(), dilation)  # pyright: ignore[reportReturnType]
     index = stretches.around(kernel, dilation)
     return _Around.apply(x, weight, bias, index)  # pyright: ignore[reportReturnType]
 
@@ -154,14 +155,100 @@ def stride(
 
     Equals: torch.nn.functional.conv1d of each stretch by itself.
     """
-    kernel = weight.shape[0]
-    x, weight, bias = _cast(x, weight, bias)
-    index = stretches.under(kernel, step, padding)
-    divided = stretches.divided(kernel, step, padding)
-    return _Under.apply(x, weight, bias, index), divided  # pyright: ignore[reportReturnType]
+    x, weight, bias = cast(x, weight, bias)
+    steps = Steps(stretches, step, lead=padding, kernel=2 * step, divided=stretches.divided(2 * step, step, padding))
+    return _Under.apply(x, weight, bias, steps), steps.divided  # pyright: ignore[reportReturnType]
 
 
-def _cast(*tensors: Tensor) -> tuple[Tensor, ...]:
+def enter(
+    x: Float[Tensor, "n 1"],
+    weight1: Float[Tensor, "j 1 c"],
+    bias1: Float[Tensor, " c"],
+    weight2: Float[Tensor, "k c o"],
+    bias2: Float[Tensor, " o"],
+    stretches: Stretches,
+    *,
+    step: int,
+    padding: int,
+) -> tuple[Float[Tensor, "m o"], Stretches]:
+    """Convolution of one channel and, with nothing between, the strided one, done as one: what lies between is the
+    largest of all layers, and most of it is never made. The stretches are whole steps.
+
+    Equals: stride(convolve(x, weight1, bias1), weight2, bias2).
+    """
+    x, weight1, bias1, weight2, bias2 = cast(x, weight1, bias1, weight2, bias2)
+    taps1, taps2, half = len(weight1), len(weight2), len(weight1) // 2
+    divided = stretches.divided(taps2, step, padding)
+    kernel = taps1 + taps2 - 1
+    steps = Steps(stretches, step, lead=padding + half, kernel=kernel, divided=divided)
+    # Both kernels as one: sums over the diagonals of all their products, which a longer row shifts below each other.
+    pairs = torch.einsum("ac,bco->abo", weight1[:, 0], weight2)
+    pairs = F.pad(pairs, (0, 0, 0, taps1)).flatten(0, 1)[: taps1 * kernel]
+    both = F.pad(pairs.view(taps1, kernel, -1).sum(0), (0, 0, 0, steps.n_parts * step - kernel))
+    spread = steps.spread(x)
+    parts = spread.view(-1, step)
+    n = len(parts) - steps.n_parts + 1
+    columns = torch.cat([parts[part : part + n] for part in range(steps.n_parts)], 1)
+    bias = bias2 + torch.einsum("c,bco->o", bias1, weight2)
+    out = torch.addmm(bias, columns, both).index_select(0, steps.kept)
+    # The strided convolution pads with zeros, not with what the first one would give there: that is taken off again.
+    last = (divided.lengths[0] + 1) * step - padding - stretches.lengths[0]
+    ends = torch.tensor(divided.lengths, device=x.device).cumsum(0)
+    edges = ((padding, -padding, 0 * ends, 0, torch.cat((0 * ends[:1], ends[:-1]))),)
+    edges += ((last, 0, torch.tensor(stretches.lengths, device=x.device), taps2 - last, ends - 1),)
+    for count, first, length, tap, rows in edges:
+        if count <= 0:
+            continue
+        beyond = steps.starts + length + first - half
+        heard = spread[:, 0][beyond[:, None] + torch.arange(count + 2 * half, device=x.device)]
+        there = heard.unfold(1, taps1, 1) @ weight1[:, 0] + bias1
+        out = out.index_add(0, rows, there.flatten(1) @ -weight2[tap : tap + count].flatten(0, 1))
+    return out, divided
+
+
+class Steps:
+    """Where the rows of stretches lie as the parts of a strided convolution: each stretch begins a part, behind the
+    zeros that lead it, and the kernel is so many parts long.
+    """
+
+    def __init__(self, stretches: Stretches, step: int, *, lead: int, kernel: int, divided: Stretches) -> None:
+        device = stretches.device
+        self.divided, self.n_parts, self.n_rows = divided, -(-kernel // step), stretches.n_rows
+        lengths, counts = torch.tensor(stretches.lengths), torch.tensor(divided.lengths)
+        parts = counts + self.n_parts - 1
+        first_part = parts.cumsum(0) - parts
+        self.n_spread = int(parts.sum()) * step
+        self.starts = (first_part * step + lead).to(device)
+        position = stretches.position_of_row
+        self.place = self.starts.repeat_interleave(lengths.to(device), output_size=self.n_rows) + position
+        room = (parts * step - lead).to(device)
+        heard = position < room.repeat_interleave(lengths.to(device), output_size=self.n_rows)
+        self.heard = None if bool((lengths <= parts * step - lead).all()) else heard.nonzero()[:, 0]
+        first_part = first_part.to(device).repeat_interleave(counts.to(device), output_size=divided.n_rows)
+        self.kept = first_part + divided.position_of_row
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Rows with the zeros; those that no kernel reaches are left out."""
+        place = self.place
+        if self.heard is not None:
+            x, place = x.index_select(0, self.heard), place[self.heard]
+        return x.new_zeros(self.n_spread, x.shape[1]).index_copy(0, place, x)
+
+    def gathered(self, grad: Tensor) -> Tensor:
+        """The transpose of spread."""
+        if self.heard is None:
+            return grad.index_select(0, self.place)
+        found = grad.index_select(0, self.place[self.heard])
+        return grad.new_zeros(self.n_rows, grad.shape[1]).index_copy_(0, self.heard, found)
+
+
+def is_long(stretches: Stretches) -> bool:
+    """Whether each stretch is worth products of its own: on a CPU, and long."""
+    return stretches.device.type == "cpu" and len(stretches.lengths) * LONG <= stretches.n_rows
+
+
+def cast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """In autocast's dtype."""
     kind = tensors[0].device.type
     if torch.is_autocast_enabled(kind):
         return tuple(tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
@@ -172,6 +259,61 @@ def _columns(x: Tensor, index: Tensor) -> Tensor:
     """The rows that each row reads, side by side."""
     padded = torch.cat((x, x.new_zeros(1, x.shape[1])))
     return padded.index_select(0, index.flatten()).view(len(index), -1)
+
+
+def shifted(
+    spans: Sequence[tuple[int, int]], limits: Sequence[tuple[int, int]], kernel: int, dilation: int, most: int
+) -> Iterator[tuple[int, int, list[tuple[int, int, int, int]]]]:
+    """Blocks of at most so many output rows: first and last row, and for each tap but the middle one how far it reads
+    away, and the first and last row for which what it reads is within the limits.
+    """
+    shifts = [(tap, (tap - kernel // 2) * dilation) for tap in range(kernel) if tap != kernel // 2]
+    for (begin, end), (low, high) in zip(spans, limits, strict=True):
+        for first in range(begin, end, most):
+            last = min(first + most, end)
+            reached = ((tap, shift, max(first, low - shift), min(last, high - shift)) for tap, shift in shifts)
+            yield first, last, [each for each in reached if each[2] < each[3]]
+
+
+def block_rows(x: Tensor) -> int:
+    """Rows of a block that stays in the cache; on a GPU all of them."""
+    return max(128, BLOCK * torch.get_num_threads() // x.shape[1]) if x.device.type == "cpu" else len(x)
+
+
+class _Shifted(torch.autograd.Function):
+    """Products of rows as they lie, one for each tap, and only where it meets anything."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, spans: list[tuple[int, int]], dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.spans, ctx.dilation = spans, dilation
+        return _Shifted.sums(x, weight, bias, spans, dilation)
+
+    @staticmethod
+    def sums(x: Tensor, weight: Tensor, bias: Tensor, spans: list[tuple[int, int]], dilation: int) -> Tensor:
+        kernel = len(weight)
+        out = x.new_empty(len(x), weight.shape[2])
+        for first, last, taps in shifted(spans, spans, kernel, dilation, block_rows(x)):
+            torch.addmm(bias, x[first:last], weight[kernel // 2], out=out[first:last])
+            for tap, shift, start, stop in taps:
+                out[start:stop].addmm_(x[start + shift : stop + shift], weight[tap])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight = ctx.saved_tensors
+        kernel, for_x, for_weight = len(weight), None, None
+        if ctx.needs_input_grad[0]:
+            nothing = x.new_zeros(x.shape[1])
+            for_x = _Shifted.sums(grad, weight.flip(0).mT, nothing, ctx.spans, ctx.dilation)
+        if ctx.needs_input_grad[1]:
+            for_weight = torch.zeros_like(weight)
+            for first, last, taps in shifted(ctx.spans, ctx.spans, kernel, ctx.dilation, block_rows(x)):
+                for_weight[kernel // 2].addmm_(x[first:last].T, grad[first:last])
+                for tap, shift, start, stop in taps:
+                    for_weight[tap].addmm_(x[start + shift : stop + shift].T, grad[start:stop])
+        return for_x, for_weight, grad.sum(0) if ctx.needs_input_grad[2] else None, None, None
 
 
 class _Around(torch.autograd.Function):
@@ -197,23 +339,31 @@ class _Around(torch.autograd.Function):
 
 
 class _Under(torch.autograd.Function):
+    """Steps side by side are two parts of a kernel: a product of each, without gathering anything."""
+
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, index: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight, index)
-        return torch.addmm(bias, _columns(x, index), weight.flatten(0, 1))
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, steps: Steps) -> Tensor:
+        first, second = weight.flatten(0, 1).chunk(2)
+        parts = steps.spread(x).view(-1, len(first))
+        ctx.save_for_backward(parts, weight)
+        ctx.steps = steps
+        out = torch.addmm(bias, parts[:-1], first).addmm_(parts[1:], second)
+        return out.index_select(0, steps.kept)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, weight, index = ctx.saved_tensors
+        parts, weight = ctx.saved_tensors
+        steps: Steps = ctx.steps
+        first, second = weight.flatten(0, 1).chunk(2)
+        full = grad.new_zeros(len(parts) - 1, grad.shape[1]).index_copy_(0, steps.kept, grad)
         for_x = for_weight = None
         if ctx.needs_input_grad[0]:
-            step = weight.shape[0] // 2
-            parts = (grad @ weight.flatten(0, 1).T).view(len(grad), 2 * step, -1)
-            added = x.new_zeros(len(x) + 1, x.shape[1])
-            for half in (slice(0, step), slice(step, None)):  # no row is read twice by one half: the sum has one order
-                added.index_add_(0, index[:, half].flatten(), parts[:, half].flatten(0, 1))
-            for_x = added[:-1]
+            for_parts = torch.empty_like(parts)
+            torch.mm(full, first.T, out=for_parts[:-1])
+            for_parts[-1].zero_()
+            for_parts[1:].addmm_(full, second.T)
+            for_x = steps.gathered(for_parts.view(-1, weight.shape[1]))
         if ctx.needs_input_grad[1]:
-            for_weight = (_columns(x, index).T @ grad).view_as(weight)
+            for_weight = torch.cat((parts[:-1].T @ full, parts[1:].T @ full)).view_as(weight)
         return for_x, for_weight, grad.sum(0) if ctx.needs_input_grad[2] else None, None

@@ -22,7 +22,7 @@ from birdjepa.benchmark.knn import nearest
 from birdjepa.benchmark.standardise import fit_standardiser
 from birdjepa.core import random
 from birdjepa.core.failures import Failure
-from birdjepa.data.loader import durations
+from birdjepa.data.lengths import durations
 from birdjepa.data.manifest import Manifest
 from birdjepa.embed.embedders import Pooled
 from birdjepa.embed.rows import embed_rows

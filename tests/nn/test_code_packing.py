@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from birdjepa.codec.packing import LARGEST, Packing
+from birdjepa.nn.packing import LARGEST, Packing
 
 DEFAULT = Packing(radices=(4,) * 128)
 
