@@ -32,8 +32,7 @@ def build(config: CodecConfig = CODEC, seed: int = 0) -> Codec:
     """A codec of random weights."""
     codec = config.build()
     codec.encoder.initialise(seed)
-    codec.vocoder.initialise(torch.Generator().manual_seed(seed))
-    return codec
+    return codec.initialise(seed)
 
 
 def build_objective(config: CodecObjectiveConfig = OBJECTIVE, seed: int = 0) -> CodecObjective:

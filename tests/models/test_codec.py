@@ -7,6 +7,7 @@ from tiny_codec import CODEC, ENCODER, batch, build
 from birdjepa.core import config as configs
 from birdjepa.core.errors import UsageError
 from birdjepa.models.codec import CodecConfig, load_codec
+from birdjepa.models.quantiser import QuantiserConfig
 from birdjepa.models.vocoder import VocoderConfig
 from birdjepa.nn.fsq import FsqConfig
 
@@ -33,20 +34,24 @@ def test_codes_are_the_same_alone_and_in_a_padded_batch_and_in_any_mode_and_prec
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(codec.encode(clips.clips, clips.lengths).indices, together.indices)
     kept = together.kept
-    assert torch.equal(codec.fsq.values_of(together.indices)[kept], together.values[kept])
+    assert torch.equal(codec.quantiser.fsq.values_of(together.indices)[kept], together.values[kept])
 
 
-def test_the_encoder_is_fixed() -> None:
-    codec = build().train()
+@pytest.mark.parametrize("dims", [0, 8])
+def test_the_encoder_is_fixed_and_the_rest_learns(dims: int) -> None:
+    codec = build(dataclasses.replace(CODEC, quantiser=QuantiserConfig(dims=dims))).train()
     assert codec.training
     assert codec.vocoder.training
     assert not any(module.training for module in codec.encoder.modules())
     clips = batch().clips.requires_grad_()
     coded = codec.encode(clips)
-    assert not coded.values.requires_grad
+    assert coded.values.requires_grad == bool(codec.config.quantiser.dims)
     codec.decode(coded.values).square().sum().backward()
     assert all(parameter.grad is None for parameter in codec.encoder.parameters())
-    assert all(parameter.grad is not None for parameter in codec.vocoder.parameters())
+    assert clips.grad is None
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in codec.learnt.parameters())
+    learnt = {name for name, _ in codec.learnt.named_parameters()}
+    assert learnt == {name for name, parameter in codec.named_parameters() if parameter.requires_grad}
 
 
 def test_a_saved_codec_comes_back_as_it_was(tmp_path) -> None:
@@ -81,13 +86,15 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"vocoder makes 9600 samples of a frame .* a frame of 320"):
         CodecConfig(encoder=ENCODER, vocoder=VocoderConfig(preset="reference"))
     with pytest.raises(ValueError, match="3 equal blocks, which do not divide 16"):
-        dataclasses.replace(CODEC, fsq=FsqConfig(levels=(4, 4, 4)))
+        dataclasses.replace(CODEC, quantiser=QuantiserConfig(fsq=FsqConfig(levels=(4, 4, 4))))
+    with pytest.raises(ValueError, match="lower group_size=32"):
+        dataclasses.replace(CODEC, quantiser=QuantiserConfig(dims=32), group_size=32)
     legacy = dataclasses.replace(ENCODER, network=dataclasses.replace(ENCODER.network, legacy_padding=True))
     with pytest.raises(ValueError, match="fewer frames than hops"):
         dataclasses.replace(CODEC, encoder=legacy)
 
 
 def test_configurations_go_through_json() -> None:
-    assert CODEC.radices == (4,) * 16
+    assert CODEC.packing().radices == (4,) * 16
     assert (CODEC.hop, CODEC.sampling_rate) == (320, 8_000)
     assert configs.from_json(CodecConfig, configs.to_json(CODEC)) == CODEC

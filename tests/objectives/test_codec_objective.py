@@ -10,7 +10,7 @@ from birdjepa.core.errors import UsageError
 from birdjepa.models.discriminators import DiscriminatorsConfig
 from birdjepa.objectives import codec_losses as losses
 from birdjepa.objectives.base import Chance, DataSize
-from birdjepa.objectives.codec import CodecObjective, CodecObjectiveConfig
+from birdjepa.objectives.codec import CodecObjective, CodecObjectiveConfig, measure
 from birdjepa.optim.adversarial import AdversarialAdamWConfig
 
 ASLEEP, AWAKE = Chance(0, 1, 10), Chance(0, 2, 10)
@@ -116,6 +116,18 @@ def test_a_batch_is_the_mean_of_its_clips_whatever_stands_in_the_padding() -> No
     alone = [objective(clips.select([i]), AWAKE) for i in range(2)]
     torch.testing.assert_close(together.loss, torch.stack([each.loss for each in alone]).mean())
     torch.testing.assert_close(together.watched, torch.cat([each.watched for each in alone]))
+
+
+def test_statistics_are_those_of_all_that_is_sound() -> None:
+    codec, clips = build(), [batch(), batch((320, 1000))]
+    measure(codec, clips)
+    every = torch.cat([f.values[f.kept] for each in clips for f in (codec.frames(each.clips, each.lengths),)])
+    assert len(every) == 13 + 10 + 1 + 1 + 1 + 4
+    torch.testing.assert_close(codec.quantiser.mean, every.mean(0))
+    torch.testing.assert_close(codec.quantiser.std, every.std(0))
+    objective = CodecObjective(OBJECTIVE, codec, 0)
+    assert torch.equal(objective.codec.quantiser.std, codec.quantiser.std)
+    assert objective.usage(codec.encode(clips[0].clips, clips[0].lengths))["least_used"] >= 0.5
 
 
 def test_usage_counts_the_levels_of_sound() -> None:

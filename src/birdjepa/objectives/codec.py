@@ -1,4 +1,4 @@
-"""A codec behind a fixed encoder: frames are rounded to codes, and a vocoder learns to make the sound of them again.
+"""A codec behind a fixed encoder: frames become codes, and a vocoder learns to make the sound of them again.
 
 The loss is a weighted sum of L1 between waveforms, a multi-resolution STFT loss, a multi-scale mel loss, and from
 `disc_start_step` on an adversarial and a feature-matching loss. Until then the discriminators do not exist for anybody:
@@ -8,23 +8,25 @@ Both sides learn in one backward pass. The discriminators judge the real sound a
 from the vocoder, for their own loss, and once with their weights held fixed, for the vocoder's. So no gradient of one
 side's loss reaches the other's weights.
 
-The encoder hears whole clips; a stretch of each is decoded and judged.
+The encoder hears whole clips; a stretch of each is decoded and judged. The quantiser's statistics are measured once,
+before the first step (`measure`); its projection, where it has one, learns with the vocoder.
 
-Axes: b clips | s audio samples | n frames of a clip | t frames of a stretch | d code dimensions
+Axes: b clips | s audio samples | n frames of a clip | t frames of a stretch | q quantised dimensions
 Source: Kong et al. 2020, "HiFi-GAN", arXiv 2010.05646; weights of "Density-Adaptive JEPA", arXiv 2512.07168.
 """
 
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from birdjepa.core import random
+from birdjepa.core import processes, random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.core.errors import UsageError
 from birdjepa.models.codec import Codec, Coded
@@ -69,7 +71,7 @@ class CodecObjectiveConfig(ObjectiveConfig):
             )
 
     def build(self, encoder: Codec, seed: int, data: DataSize) -> "CodecObjective":  # pyright: ignore
-        """The objective around a codec with its encoder's weights; its vocoder gets its first weights here.
+        """The objective around a codec with its encoder's weights; what learns of it gets its first weights here.
 
         Raises:
           UsageError: if a stretch is too short for the discriminators.
@@ -80,7 +82,7 @@ class CodecObjectiveConfig(ObjectiveConfig):
 class Stretch(NamedTuple):
     """What of each clip is decoded."""
 
-    values: Float[Tensor, "b t d"]
+    values: Float[Tensor, "b t q"]
     real: Float[Tensor, "b s"]
     valid: Bool[Tensor, "b s"]
     """Samples that are sound."""
@@ -90,8 +92,7 @@ class CodecObjective(Objective):
     def __init__(self, config: CodecObjectiveConfig, codec: Codec, seed: int) -> None:
         super().__init__()
         self.config = config
-        self.codec = codec
-        codec.vocoder.initialise(random.torch_generator(seed, "initialise", "vocoder"))
+        self.codec = codec.initialise(seed)
         self.discriminators = config.discriminators.build()
         self.discriminators.initialise(random.torch_generator(seed, "initialise", "discriminators"))
         rate, hop = codec.config.sampling_rate, codec.config.hop
@@ -112,16 +113,16 @@ class CodecObjective(Objective):
 
     @property
     def exported(self) -> nn.Module:
-        """The vocoder: the encoder is where it came from."""
-        return self.codec.vocoder
+        """Quantiser and vocoder: the encoder is where it came from."""
+        return self.codec.learnt
 
     @property
     def averaged(self) -> nn.Module:
-        return self.codec.vocoder
+        return self.codec.learnt
 
     @property
     def watched_width(self) -> int:
-        return self.encoder.config.token_width
+        return self.codec.config.width
 
     def sleeps(self, group: str, step: int) -> bool:
         return group.startswith("discriminators") and step < self.config.disc_start_step
@@ -145,7 +146,7 @@ class CodecObjective(Objective):
             loss = loss + found["discriminator"]
         else:  # engines that exchange gradients wait for one of each parameter
             loss = loss + 0.0 * torch.stack([each.sum() for each in self.discriminators.parameters()]).sum()
-        embedding = coded.values.sum(1) / coded.kept.sum(1, keepdim=True)
+        embedding = coded.values.detach().sum(1) / coded.kept.sum(1, keepdim=True)
         return ObjectiveOutput(
             loss=loss,
             terms={name: each.detach() for name, each in found.items()} | self.usage(coded),
@@ -184,7 +185,7 @@ class CodecObjective(Objective):
     def usage(self, coded: Coded) -> dict[str, Float[Tensor, ""]]:
         """How much of the levels the batch uses: the least share of any dimension, and the mean entropy in bits."""
         every = coded.indices[coded.kept]
-        levels = self.codec.fsq.n_levels
+        levels = self.codec.quantiser.fsq.n_levels
         counts = torch.stack([(every == level).sum(0) for level in range(int(levels.max()))])
         shares = counts / len(every)
         bits = torch.special.entr(shares).sum(0) / math.log(2)
@@ -205,6 +206,17 @@ class CodecObjective(Objective):
             start = torch.zeros(len(frames), dtype=torch.long, device=frames.device)
             pictures.append(Panel(name, caption, start, torch.full_like(start, frames.shape[1]), frames))
         return pictures
+
+
+@torch.no_grad()
+def measure(codec: Codec, batches: Iterable[ClipBatch]) -> None:
+    """Gives the quantiser the statistics of the frames of some batches, of all processes."""
+    found = []
+    for batch in batches:
+        frames = codec.frames(batch.clips, batch.lengths)
+        found.append(frames.values[frames.kept])
+    of_all = processes.here().objects(torch.cat(found).numpy())
+    codec.quantiser.measure(torch.from_numpy(np.concatenate(of_all)))
 
 
 @contextlib.contextmanager

@@ -21,4 +21,4 @@ def read_run(folder: Path) -> RunConfig:
     Raises:
       UsageError: if the folder holds no run, or its configuration was edited.
     """
-    return run_folder.read_config(AnyRun, folder)  # pyright: ignore[reportArgumentType, reportReturnType]
+    return run_folder.read_config(tuple(RUNS.values()), folder)

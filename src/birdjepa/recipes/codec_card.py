@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from birdjepa.codec.packing import Packing
 from birdjepa.codec.usage import rates
 from birdjepa.models.codec import Codec
 
@@ -13,9 +12,10 @@ if TYPE_CHECKING:  # it writes its card itself
 
 def codec_card(config: "PretrainCodecConfig", codec: Codec, n_recordings: int) -> str:
     """README.md of a codec folder: front matter for the Hub, what it is and where it came from."""
-    packing = Packing(radices=codec.config.radices)
+    packing = codec.config.packing()
     found = rates(packing, codec.config.sampling_rate, codec.config.hop)
     sizes = [sum(each.numel() for each in part.parameters()) for part in (codec.encoder, codec.vocoder)]
+    levels = ", ".join(map(str, codec.config.quantiser.fsq.levels))
     data = "\n".join(f"- `{Path(name).name if Path(name).is_absolute() else name}`" for name in config.data)
     return f"""---
 library_name: birdjepa
@@ -33,7 +33,7 @@ codes again.
 |---|---|
 | sampling rate | {codec.config.sampling_rate} Hz, mono |
 | frames | {found["frame_hz"]:g} a second, {codec.config.hop} samples each |
-| codes | {len(codec.config.radices)} a frame, levels {", ".join(map(str, codec.config.fsq.levels))} in equal blocks |
+| codes | {codec.config.width} a frame, levels {levels} in equal blocks |
 | packed | {found["tokens_per_s"]:g} codes a second in groups of {packing.group_size} |
 | rate | {found["nominal_bit_s"]:g} bit/s with levels equally likely |
 

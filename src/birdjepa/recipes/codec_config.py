@@ -11,11 +11,11 @@ from birdjepa.core.errors import UsageError
 from birdjepa.data.loader import Batches, LoaderConfig
 from birdjepa.models.codec import Codec, CodecConfig
 from birdjepa.models.loading import load, read_config
+from birdjepa.models.quantiser import QuantiserConfig
 from birdjepa.models.vocoder import VocoderConfig
 from birdjepa.models.waveform_encoder import WaveformEncoderConfig
-from birdjepa.nn.fsq import FsqConfig
 from birdjepa.objectives.base import DataSize, Objective
-from birdjepa.objectives.codec import CodecObjective, CodecObjectiveConfig
+from birdjepa.objectives.codec import CodecObjective, CodecObjectiveConfig, measure
 from birdjepa.optim.adversarial import AdversarialAdamWConfig
 from birdjepa.recipes.codec_card import codec_card
 from birdjepa.recipes.codec_samples import Samples
@@ -32,9 +32,13 @@ class PretrainCodecConfig(RunConfig):
 
     encoder: Path = Path("runs/stage1/encoder")
     """Folder of the encoder of waveforms (birdjepa pretrain daam leaves one). It does not learn."""
-    fsq: FsqConfig = FsqConfig()
+    quantiser: QuantiserConfig = QuantiserConfig()
     vocoder: VocoderConfig = VocoderConfig()
     """What makes sound of codes; its preset must have the encoder's hop."""
+    group_size: int = 7
+    """Codes of a frame that are packed into one integer."""
+    measured: int = 64
+    """Clips from which the quantiser's statistics are taken, before the first step."""
     loader: LoaderConfig = LoaderConfig(clip_s=2.0)
     objective: CodecObjectiveConfig = CodecObjectiveConfig()
     optim: AdversarialAdamWConfig = AdversarialAdamWConfig()
@@ -52,8 +56,11 @@ class PretrainCodecConfig(RunConfig):
     exports = "codec"
 
     def __post_init__(self) -> None:
-        if self.sample_every < 0 or self.n_samples < 1:
-            raise ValueError(f"need sample_every >= 0 and n_samples >= 1, got {self.sample_every}, {self.n_samples}")
+        if self.sample_every < 0 or self.n_samples < 1 or self.measured < 2:
+            raise ValueError(
+                "need sample_every >= 0, n_samples >= 1, measured >= 2; got "
+                f"{self.sample_every}, {self.n_samples}, {self.measured}"
+            )
 
     @property
     def sampling_rate(self) -> int:
@@ -89,7 +96,9 @@ class PretrainCodecConfig(RunConfig):
                 "give one of birdjepa pretrain daam"
             )
         try:
-            return CodecConfig(encoder=encoder, fsq=self.fsq, vocoder=self.vocoder)
+            return CodecConfig(
+                encoder=encoder, quantiser=self.quantiser, vocoder=self.vocoder, group_size=self.group_size
+            )
         except ValueError as error:
             raise UsageError(str(error)) from None
 
@@ -111,6 +120,7 @@ class PretrainCodecConfig(RunConfig):
 
     def make_objective(self, clips: Batches) -> Objective:
         codec = self.make_codec(self.codec_config())
+        measure(codec, (clips.batch(number) for number in range(-(-self.measured // self.train.micro_batch))))
         return self.objective.build(codec, self.seed, DataSize(clips.n_recordings, len(clips.classes)))
 
     def make_judge(self, state: TrainState, clips: Batches, folder: Path, say: Say) -> Judge | None:
@@ -132,12 +142,12 @@ class PretrainCodecConfig(RunConfig):
         codec = objective.codec.config
         frame_rate = codec.sampling_rate / codec.hop
         return [
-            f"encoder: {self.encoder}, fixed; {frame_rate:g} frames a second of {len(codec.radices)} codes",
+            f"encoder: {self.encoder}, fixed; {frame_rate:g} frames a second of {codec.width} codes",
             f"vocoder: {codec.vocoder.preset}, {millions(objective.codec.vocoder)}, a hop of {codec.hop} samples",
             f"discriminators: {millions(objective.discriminators)}, from step {self.objective.disc_start_step} on",
         ]
 
     def export(self, weights: dict[str, Tensor], folder: Path, origin: dict[str, Any], n_recordings: int) -> Path:
         codec = self.make_codec(self.codec_config())
-        codec.vocoder.load_state_dict(weights)
+        codec.learnt.load_state_dict(weights)
         return codec.save(folder / self.exports, card=codec_card(self, codec, n_recordings), provenance=origin)

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from birdjepa.codec.metrics import reconstruction
-from birdjepa.codec.packing import Packing
 from birdjepa.codec.usage import CodeCounts, rates
 from birdjepa.core import files
 from birdjepa.data.loader import Batches
@@ -59,7 +58,7 @@ class Samples(Judge):
         weights = self._state.exported()  # all processes take part
         if not self._state.engine.processes.is_first:
             return {}
-        self._codec.vocoder.load_state_dict(weights)
+        self._codec.learnt.load_state_dict(weights)
         return self._look(step)
 
     def is_over(self) -> bool:
@@ -68,7 +67,7 @@ class Samples(Judge):
     @torch.inference_mode()
     def _look(self, step: int) -> dict[str, float]:
         codec, config = self._codec, self._codec.config
-        packing = Packing(radices=config.radices)
+        packing = config.packing()
         counts = CodeCounts(packing)
         found: dict[str, list[float]] = {name: [] for name in JUDGED}
         for number, real in enumerate(self._heard):

@@ -85,8 +85,8 @@ def daam() -> PretrainWaveformConfig:
 
 
 def codec() -> PretrainCodecConfig:
-    """A codec behind the small waveform encoder, for an hour on two cores: stretches of half a second, discriminators of
-    a sixteenth of HiFi-GAN's width that join in at half-time.
+    """A codec behind the small waveform encoder, for an hour on two cores: stretches of half a second, discriminators
+    of a sixteenth of HiFi-GAN's width that join in at half-time.
     """
     default = PretrainCodecConfig()
     return dataclasses.replace(
