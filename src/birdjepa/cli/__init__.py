@@ -21,7 +21,7 @@ VERBS = {
     "profile": "what a step costs: memory by batch size, time by part, operations",
     "benchmark": "models on BirdSet, BEANS, retrieval, syllables or your own tasks, into one file of results",
     "probe": "how much a frozen encoder knows about labels, beside two floors",
-    "convert": "Bird-MAE or Audio-MAE from the Hub's files into an encoder folder",
+    "convert": "Bird-MAE or Audio-MAE into an encoder folder; what DeepSpeed saved into one safetensors file",
     "report": "one HTML file that shows a run, or the results of benchmarks beside published numbers",
     "data": "what there is, what is damaged, label files, public data sets, made-up sound (birdjepa data --help)",
     "doctor": "versions, processor, memory, audio formats, free disk on one screen",

@@ -1,4 +1,4 @@
-"""`birdjepa convert bird-mae|audio-mae SOURCE --out ENCODER`."""
+"""`birdjepa convert bird-mae|audio-mae SOURCE --out ENCODER` and `birdjepa convert deepspeed --ds-dir D --out FILE`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,11 +7,12 @@ from typing import Literal
 
 import tyro
 
+from birdjepa.checkpoint import deepspeed
 from birdjepa.checkpoint.foreign import KINDS, convert
 from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
 from birdjepa.core import files
-from birdjepa.core.errors import EXIT_DONE
+from birdjepa.core.errors import EXIT_DONE, UsageError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,12 +24,31 @@ class ConvertArguments:
     """Encoder folder to make; must not exist yet, or be empty."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeepspeedArguments:
+    ds_dir: Path
+    """The folder that DeepSpeed saved into: `latest`, and a folder of files for each tag."""
+    out: Path
+    """File to make: .safetensors, or .pt for a state dict of torch. Must not exist yet."""
+    tag: str | None = None
+    """Which checkpoint; the one that `latest` names if not given."""
+    encoder_only: bool = False
+    """Only the encoder of the public reference (docs/deepspeed.md), from a checkpoint of its stage 1 or 2."""
+    encoder_source: Literal["online", "teacher"] | None = None
+    """With --encoder-only: the encoder that was trained (online, if not given), or its average over the training."""
+    assert_gaatn: bool = False
+    """Fail unless each convolution block of the reference's encoder has its Gaussian gate, by names and shapes."""
+
+
 def run(argv: Sequence[str]) -> int:
+    if argv and argv[0] == "deepspeed":
+        return _run_deepspeed(argv[1:])
     arguments = parse(
         ConvertArguments,
         argv,
         prog="birdjepa convert",
-        description="Makes an encoder folder of the published weights of Bird-MAE or Audio-MAE (docs/foreign.md).",
+        description="Makes an encoder folder of the published weights of Bird-MAE or Audio-MAE (docs/foreign.md). "
+        "For what DeepSpeed saved there is birdjepa convert deepspeed (--help tells its options).",
     )
     kind = KINDS[arguments.kind]
     with files.whole_folder(arguments.out) as folder:
@@ -44,5 +64,43 @@ def run(argv: Sequence[str]) -> int:
         tell(f"{len(left_out)} tensors of its classifier or decoder are left out: {', '.join(left_out[:3])}, ...")
     tell(f"licence: {kind.terms}")
     tell(f"note for benchmarks: {kind.overlap}")
+    print(arguments.out)
+    return EXIT_DONE
+
+
+def _run_deepspeed(argv: Sequence[str]) -> int:
+    arguments = parse(
+        DeepspeedArguments,
+        argv,
+        prog="birdjepa convert deepspeed",
+        description="Merges a checkpoint of DeepSpeed (ZeRO-0, 1, 2, 3) into one file of whole float32 tensors, "
+        "without DeepSpeed and without running what is in it (docs/deepspeed.md).",
+    )
+    if arguments.encoder_source is not None and not arguments.encoder_only:
+        raise UsageError("--encoder-source says which encoder --encoder-only keeps: give both")
+    done = deepspeed.convert(
+        arguments.ds_dir,
+        arguments.out,
+        tag=arguments.tag,
+        encoder=(arguments.encoder_source or "online") if arguments.encoder_only else None,
+        assert_gates=arguments.assert_gaatn,
+    )
+    what = f"{arguments.encoder_source or 'online'} encoder, " if arguments.encoder_only else ""
+    by = f", DeepSpeed {done.version}" if done.version else ""
+    tell(
+        f"{what}{done.n_tensors} tensors, {done.n_numbers:,} numbers: tag {done.tag}, ZeRO-{done.stage}, "
+        f"world size {done.world_size}{by}"
+    )
+    if done.n_gates:
+        tell(f"{done.n_gates} Gaussian gates are whole")
+    if done.left_out:
+        tell(f"{len(done.left_out)} entries of the module are no tensors and left out: {', '.join(done.left_out[:3])}")
+    if done.not_finite:
+        tell(f"note: {len(done.not_finite)} tensors hold NaN or infinity: {', '.join(done.not_finite[:3])}")
+    if done.widened_only:
+        tell(
+            "note: with ZeRO-0 the float32 weights of training are saved without names; these are the module's, in "
+            "half precision, widened"
+        )
     print(arguments.out)
     return EXIT_DONE

@@ -46,7 +46,7 @@ class GaussianGate(nn.Module):
         self.score = nn.Linear(width, 1)
         self.offset = nn.Parameter(torch.empty(n_components))
         self.scale = nn.Parameter(torch.empty(n_components))
-        self.strength = nn.Parameter(torch.empty(()))
+        self.strength = nn.Parameter(torch.empty(1))  # DeepSpeed cannot send parameters without an axis
 
     def initialise(self, generator: torch.Generator) -> None:
         """Offsets at the quantiles of a standard normal, equal scales."""
