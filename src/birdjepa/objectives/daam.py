@@ -110,7 +110,7 @@ class Daam(Objective):
         self.floor = null_floor(config.sigreg.sigreg) if config.sigreg.weight else 0.0
 
     @property
-    def exported(self) -> WaveformEncoder:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def exported(self) -> WaveformEncoder:
         return self.teacher if self.config.export == "teacher" else self.encoder
 
     def forward(self, batch: ClipBatch, chance: Chance) -> ObjectiveOutput:
