@@ -1,47 +1,54 @@
-"""A codec small enough for tests: random weights, nano presets, 50 frames a second at 16 kHz."""
+"""A codec small enough for tests, and a batch of clips for it."""
 
-from pathlib import Path
-
-import numpy as np
 import torch
 
 from birdjepa.audio.clips import ClipConfig
-from birdjepa.codec.tokenizer import Tokenizer, TokenizerConfig
-from birdjepa.core import random
+from birdjepa.core.batch import ClipBatch
 from birdjepa.models.codec import Codec, CodecConfig
+from birdjepa.models.discriminators import DiscriminatorsConfig
 from birdjepa.models.vocoder import VocoderConfig
 from birdjepa.models.waveform import WaveformConfig
 from birdjepa.models.waveform_encoder import WaveformEncoderConfig
+from birdjepa.objectives.codec import CodecObjective, CodecObjectiveConfig
+from birdjepa.objectives.codec_losses import MelLossConfig, StftLossConfig
 
-RATE, HOP = 16_000, 320
+ENCODER = WaveformEncoderConfig(
+    network=WaveformConfig(preset="nano", sampling_rate=8_000),
+    clips=ClipConfig(clip_s=1.0, hop_s=1.0),
+    pooling="mean+std",
+)
+CODEC = CodecConfig(encoder=ENCODER, vocoder=VocoderConfig(preset="nano"))
+OBJECTIVE = CodecObjectiveConfig(
+    segment_s=0.2,
+    mel_weight=1.0,
+    disc_start_step=2,
+    stft=StftLossConfig(windows=(256, 128)),
+    mel=MelLossConfig(windows=(256,)),
+    discriminators=DiscriminatorsConfig(periods=(2, 3), n_scales=2, divisor=32),
+)
 
 
-def codec(seed: int = 0, *, reach: int = 2, clip_s: float = 0.4) -> Codec:
-    """Uses all of its levels on noise. reach=0 looks at whole clips."""
-    encoder = WaveformEncoderConfig(
-        network=WaveformConfig(preset="nano", reach=reach, kernel=5),
-        clips=ClipConfig(clip_s=clip_s, hop_s=clip_s),
-        pooling="mean",
+def build(config: CodecConfig = CODEC, seed: int = 0) -> Codec:
+    """A codec of random weights."""
+    codec = config.build()
+    codec.encoder.initialise(seed)
+    return codec.initialise(seed)
+
+
+def build_objective(config: CodecObjectiveConfig = OBJECTIVE, seed: int = 0) -> CodecObjective:
+    return CodecObjective(config, build(), seed)
+
+
+def batch(lengths: tuple[int, ...] = (4000, 3001, 1, 320)) -> ClipBatch:
+    """Noise of these lengths, zeros behind it."""
+    longest, n = max(lengths), len(lengths)
+    noise = 0.1 * torch.randn(n, longest, generator=torch.Generator().manual_seed(1))
+    sound = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    return ClipBatch(
+        clips=noise * sound,
+        lengths=torch.tensor(lengths),
+        label=torch.full((n,), -1),
+        labels=torch.zeros(n, 0, dtype=torch.bool),
+        recording=torch.arange(n),
+        refused=(),
     )
-    made = CodecConfig(encoder=encoder, vocoder=VocoderConfig(preset="nano")).build()
-    made.encoder.initialise(seed)
-    made.quantiser.initialise(random.torch_generator(seed, "quantiser"))
-    made.vocoder.initialise(random.torch_generator(seed, "vocoder"))
-    with torch.no_grad():
-        made.quantiser.measure(made.encoder.network(torch.from_numpy(noise(2 * RATE, seed=9))[None]).values[0])
-    return made.eval()
-
-
-def tokenizer(codec: Codec, chunk_s: float = 0.0) -> Tokenizer:
-    return Tokenizer(codec, TokenizerConfig(chunk_s=chunk_s))
-
-
-def write(folder: Path, seed: int = 0, *, reach: int = 2) -> Path:
-    """Its folder."""
-    return codec(seed, reach=reach).save(folder, card="a codec for tests\n", provenance={})
-
-
-def noise(n_samples: int, *, seed: int = 0) -> np.ndarray:
-    """Noise whose level wanders, float32."""
-    drawn = np.random.default_rng(seed).normal(size=n_samples)
-    return (drawn * 0.1 * (1.2 + np.sin(np.arange(n_samples) / 3000))).astype(np.float32)

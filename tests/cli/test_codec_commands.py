@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import tiny_codec
-from tiny_codec import HOP, RATE, noise
+import tiny_tokenizer
+from tiny_tokenizer import HOP, RATE, noise
 
 import birdjepa
 from birdjepa import cli
@@ -28,12 +28,12 @@ LENGTHS = {"a.wav": 1, "b/c.flac": HOP - 1, "b/c.wav": HOP, "d.wav": 10 * HOP + 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_codec.write(tmp_path_factory.mktemp("codec") / "codec")
+    return tiny_tokenizer.write(tmp_path_factory.mktemp("codec") / "codec")
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-    return tiny_codec.write(tmp_path_factory.mktemp("other") / "codec", seed=1)
+    return tiny_tokenizer.write(tmp_path_factory.mktemp("other") / "codec", seed=1)
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_eval_gives_sane_numbers_also_for_silence(folder, tmp_path, capsys):
 
 
 def test_eval_of_some_recordings_and_in_chunks(tmp_path, capsys):
-    made = tiny_codec.write(tmp_path / "codec", reach=0)
+    made = tiny_tokenizer.write(tmp_path / "codec", reach=0)
     data = tmp_path / "data"
     data.mkdir()
     for seed in range(3):
@@ -333,6 +333,6 @@ def test_info_says_what_a_codec_is(folder, tmp_path, capsys):
         assert words in told
     assert run("codec", "info", folder, "--json") == 0
     assert json.loads(capsys.readouterr().out) == described
-    assert run("codec", "info", tiny_codec.write(tmp_path / "c", reach=0)) == 0
+    assert run("codec", "info", tiny_tokenizer.write(tmp_path / "c", reach=0)) == 0
     assert "chunks give other codes" in capsys.readouterr().out
     assert run("codec", "--help") == 0

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import tiny_codec
+import tiny_tokenizer
 import torch
-from tiny_codec import HOP, RATE, noise, tokenizer
+from tiny_tokenizer import HOP, RATE, noise, tokenizer
 
 import birdjepa
 from birdjepa.audio.decode import resample
@@ -21,7 +21,7 @@ from birdjepa.core.errors import AudioError, CodeError, UsageError
 
 @pytest.fixture(scope="module")
 def codec():
-    return tiny_codec.codec()
+    return tiny_tokenizer.codec()
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_sound_is_decoded_in_pieces_as_in_one(codec, whole, monkeypatch):
 
 
 def test_without_a_bound_the_middles_of_overlapping_clips_are_taken():
-    cut = tokenizer(tiny_codec.codec(reach=0, clip_s=0.4))
+    cut = tokenizer(tiny_tokenizer.codec(reach=0, clip_s=0.4))
     assert (cut.is_bounded, cut.new, cut.context) == (False, 10, 5)
     waveform = noise(2 * RATE + 5)
     codes = cut.encode(waveform, sampling_rate=RATE)
@@ -134,7 +134,7 @@ def test_recordings_are_read_in_blocks_and_give_what_waveforms_give(codec, tmp_p
 
 
 def test_codes_of_another_codec_are_refused_in_one_line(whole, tmp_path):
-    codes = tokenizer(tiny_codec.codec(seed=1)).encode(noise(HOP), sampling_rate=RATE, source="b.wav")
+    codes = tokenizer(tiny_tokenizer.codec(seed=1)).encode(noise(HOP), sampling_rate=RATE, source="b.wav")
     with pytest.raises(CodeError, match=r"^b\.wav: was made by codec [0-9a-f]{12}, and this one is [0-9a-f]{12}") as e:
         whole.decode(codes)
     assert "\n" not in str(e.value)
@@ -153,7 +153,7 @@ def test_what_is_no_waveform_is_refused(whole, waveform, rate, told):
 
 
 def test_numbers_that_are_not_finite_never_become_codes(tmp_path):
-    broken = tiny_codec.codec()
+    broken = tiny_tokenizer.codec()
     with torch.no_grad():
         broken.quantiser.mean.fill_(float("nan"))
     with pytest.raises(AudioError, match="not finite"):
@@ -161,12 +161,12 @@ def test_numbers_that_are_not_finite_never_become_codes(tmp_path):
 
 
 def test_a_folder_gives_the_tokenizer_and_files_name_it(tmp_path):
-    folder = tiny_codec.write(tmp_path / "codec")
+    folder = tiny_tokenizer.write(tmp_path / "codec")
     ours = birdjepa.load_codec(folder)
     waveform = noise(5 * HOP)
     codes = ours.encode(waveform, sampling_rate=RATE)
     np.testing.assert_array_equal(
-        codes.packed, tokenizer(tiny_codec.codec()).encode(waveform, sampling_rate=RATE).packed
+        codes.packed, tokenizer(tiny_tokenizer.codec()).encode(waveform, sampling_rate=RATE).packed
     )
     assert codes.codec == files.sha256(folder / "model.safetensors")
     write_codes(tmp_path / "a.bjt", codes)
@@ -185,7 +185,7 @@ def test_a_folder_gives_the_tokenizer_and_files_name_it(tmp_path):
 def test_the_documented_calls_work(tmp_path, monkeypatch):
     text = (Path(__file__).parents[2] / "docs" / "tokens.md").read_text(encoding="utf-8")
     block = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "load_codec" in block)
-    tiny_codec.write(tmp_path / "runs" / "codec" / "codec")
+    tiny_tokenizer.write(tmp_path / "runs" / "codec" / "codec")
     waveform = noise(4410)
     soundfile.write(tmp_path / "a.flac", waveform, 44_100)
     monkeypatch.chdir(tmp_path)

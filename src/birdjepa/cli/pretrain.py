@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_PARTIAL if result.refused else EXIT_DONE
     if result.config.report:
         report(result.folder, ReportConfig(), tell)
-    print(result.folder / "encoder")
+    print(result.folder / result.config.exports)
     return done(result.folder, len(result.refused))
 
 

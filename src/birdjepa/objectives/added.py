@@ -97,7 +97,7 @@ class WithAdded(Objective):
         return self.objective.encoder
 
     @property
-    def exported(self) -> SoundEncoder:
+    def exported(self) -> nn.Module:
         return self.objective.exported
 
     def forward(self, batch: ClipBatch, chance: Chance) -> ObjectiveOutput:

@@ -101,8 +101,8 @@ class Objective(nn.Module, abc.ABC):
     encoder: SoundEncoder
 
     @property
-    def exported(self) -> SoundEncoder:
-        """The encoder that users get."""
+    def exported(self) -> nn.Module:
+        """What leaves the run for users: the encoder, unless the objective says otherwise."""
         return self.encoder
 
     @property

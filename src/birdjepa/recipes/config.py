@@ -34,7 +34,10 @@ from birdjepa.optim.groups import AdamWConfig, OptimiserConfig
 from birdjepa.optim.mup import WidthRates
 from birdjepa.optim.schedules import ScheduleConfig
 from birdjepa.recipes.card import model_card
+from birdjepa.recipes.run_folder import Say
 from birdjepa.train.config import TrainConfig
+from birdjepa.train.loop import Judge
+from birdjepa.train.state import TrainState
 
 
 class Order(TypedDict):
@@ -72,6 +75,9 @@ class RunConfig(abc.ABC):
     report: bool = True
     """Write report.html at the end; `birdjepa report` writes it at any time."""
 
+    exports = "encoder"
+    """Folder inside the run's for what users get."""
+
     @property
     @abc.abstractmethod
     def sampling_rate(self) -> int:
@@ -99,6 +105,18 @@ class RunConfig(abc.ABC):
                 f"train.batch-size={train.batch_size} must be a multiple of train.accumulate={train.accumulate} times "
                 f"the {world} processes"
             )
+
+    def encoder_folder(self, run: Path) -> Path:
+        """Where the encoder lies once the run is done, for its report."""
+        return run / self.exports
+
+    def inputs(self) -> dict[str, str]:
+        """What a run reads besides its data: path -> hash. It goes on with the same only."""
+        return {}
+
+    def make_judge(self, state: TrainState, clips: Batches, folder: Path, say: Say) -> Judge | None:
+        """Who looks at the run on its way; nobody, unless a kind of run has one."""
+        return None
 
     def open_clips(self, sources: list[Manifest]) -> Batches:
         """The run's batches of this process."""

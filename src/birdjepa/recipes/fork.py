@@ -58,7 +58,7 @@ def fork(asked: ForkArguments, say: Say) -> Path:
             f"{asked.fork} has no checkpoint of step {asked.at_step}; there are {listed}. "
             f"Multiples of train.retention.keep-every, {kept or 'here 0: off'}, are kept for ever"
         )
-    found = run_folder.origin(parent.train.threads, pretrain.open_sources(config))
+    found = pretrain.origin(config, pretrain.open_sources(config))
     run_folder.compare_origin(asked.fork, found, say)
     checkpoint = store.of_step(checkpoints, asked.at_step)
     origin = {"run": str(asked.fork), "hash": configs.fingerprint(parent), "step": asked.at_step}

@@ -8,18 +8,22 @@ import dataclasses
 import functools
 
 from birdjepa.data.loader import LoaderConfig
+from birdjepa.models.discriminators import DiscriminatorsConfig
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.projector import ProjectorConfig
 from birdjepa.models.vit import VitConfig
 from birdjepa.objectives import OBJECTIVES, AnyObjective
 from birdjepa.objectives.ajepa import AjepaConfig
 from birdjepa.objectives.augment import AugmentConfig
+from birdjepa.objectives.codec import CodecObjectiveConfig
 from birdjepa.objectives.daam import DaamConfig
 from birdjepa.objectives.diet import DietConfig
 from birdjepa.objectives.lejepa import LejepaConfig
 from birdjepa.objectives.pixio import PixioConfig
 from birdjepa.objectives.views import ViewsConfig
+from birdjepa.optim.adversarial import AdversarialAdamWConfig
 from birdjepa.optim.groups import AdamWConfig
+from birdjepa.recipes.codec_config import PretrainCodecConfig
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.waveform_config import PretrainWaveformConfig
 from birdjepa.train.config import TrainConfig
@@ -80,6 +84,22 @@ def daam() -> PretrainWaveformConfig:
     )
 
 
+def codec() -> PretrainCodecConfig:
+    """A codec behind the small waveform encoder, for an hour on two cores: stretches of half a second, discriminators
+    of a sixteenth of HiFi-GAN's width that join in at half-time.
+    """
+    default = PretrainCodecConfig()
+    return dataclasses.replace(
+        default,
+        loader=LoaderConfig(clip_s=2.0, workers=1),
+        objective=CodecObjectiveConfig(
+            segment_s=0.5, disc_start_step=1500, discriminators=DiscriminatorsConfig(divisor=16)
+        ),
+        optim=AdversarialAdamWConfig(lr=1e-3),
+        train=dataclasses.replace(default.train, steps=3000, batch_size=8),
+    )
+
+
 def demo() -> PretrainConfig:
     """The default on the embedded data set in a few minutes: what `make demo` runs."""
     base = lejepa()
@@ -111,6 +131,7 @@ RECIPES = {
     "ajepa": ajepa,
     "diet": diet,
     "daam": daam,
+    "codec": codec,
     "demo": demo,
     "small": small,
 }

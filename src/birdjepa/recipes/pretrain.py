@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -56,7 +57,7 @@ def start(config: RunConfig, say: Say) -> PretrainResult:
         with run_folder.only_one(folder):
             own.first(lambda: run_folder.require_free(folder, config))
             clips = own.together(lambda: config.open_clips(sources))
-            found = run_folder.origin(config.train.threads, sources)
+            found = origin(config, sources)
             own.first(lambda: run_folder.begin(folder, config, found))
             return _run(config, clips, folder, device, signal, say)
 
@@ -78,7 +79,7 @@ def resume(folder: Path, say: Say, *, engine: str | None = None) -> PretrainResu
     with _connected(config) as (device, own), run_folder.only_one(folder), StopSignal() as signal:
         say = say if own.is_first else _silence
         sources = own.together(lambda: open_sources(config))
-        run_folder.compare_origin(folder, run_folder.origin(config.train.threads, sources), say)
+        run_folder.compare_origin(folder, origin(config, sources), say)
         clips = own.together(lambda: config.open_clips(sources))
         return _run(config, clips, folder, device, signal, say)
 
@@ -106,6 +107,13 @@ def _pinned(config: RunConfig) -> RunConfig:
 
 def _silence(_: str) -> None:
     """What processes say that are not the first."""
+
+
+def origin(config: RunConfig, sources: list[Manifest]) -> dict[str, Any]:
+    """`run_folder.origin`, with what else the run reads."""
+    found = run_folder.origin(config.train.threads, sources)
+    found["data"] |= config.inputs()
+    return found
 
 
 def open_sources(config: RunConfig) -> list[Manifest]:
@@ -190,7 +198,7 @@ def _run(
         state, config.train, config.schedule, folder, seed=config.seed, max_refused=config.loader.max_refused
     )
     with run_folder.listing_refused(folder, state.refused):
-        run_folder.train(trainer, clips, config, signal, say)
+        run_folder.train(trainer, clips, config, signal, say, config.make_judge(state, clips, folder, say))
     export(config, state, folder, clips.n_recordings)
     return PretrainResult(folder, config, state.refused)
 

@@ -65,8 +65,8 @@ def _open(folder: Path, say: Callable[[str], None]) -> _Opened:
     """The run's data and objective; none of it when a source has gone: a report without sound is better than none."""
     path = folder / "config.json"
     tuned = path.is_file() and configs.read_file(path).get("kind") == FinetuneConfig.__name__
-    encoder = folder / ("model" if tuned else "encoder")
     config = read_config(FinetuneConfig, folder) if tuned else read_run(folder)
+    encoder = folder / "model" if isinstance(config, FinetuneConfig) else config.encoder_folder(folder)
     try:
         if isinstance(config, FinetuneConfig):
             labelled = labelled_data(config)

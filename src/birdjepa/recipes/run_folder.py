@@ -41,8 +41,8 @@ def begin(folder: Path, config: Any, found: dict[str, Any]) -> None:
     files.write_json(folder / "config.json", {"hash": configs.fingerprint(config), "config": configs.to_json(config)})
 
 
-def read_config(kind: type[T], folder: Path) -> T:
-    """Configuration of a run folder.
+def read_config(kind: type[T] | tuple[type[T], ...], folder: Path) -> T:
+    """Configuration of a run folder, of a kind or of one of several.
 
     Raises:
       UsageError: if the folder holds no run, or its configuration was edited.
@@ -50,7 +50,8 @@ def read_config(kind: type[T], folder: Path) -> T:
     path = folder / "config.json"
     if not path.is_file():
         raise UsageError(f"{folder}: no run here (no config.json); start one with --data DATA --out {folder}")
-    config = configs.from_json(kind, configs.read_file(path), where=str(path))
+    parse = configs.one_of_json if isinstance(kind, tuple) else configs.from_json
+    config: T = parse(kind, configs.read_file(path), where=str(path))  # pyright: ignore[reportArgumentType]
     if json.loads(path.read_text(encoding="utf-8")).get("hash") != configs.fingerprint(config):
         raise UsageError(f"{path}: was edited, so the run cannot go on; start a new one with --config {path} --out NEW")
     return config
