@@ -19,7 +19,16 @@ from hypothesis import strategies as st
 from malformed import encode, sound, without_xing
 
 from birdjepa.audio import containers, recording
-from birdjepa.audio.decode import AUDIO_SUFFIXES, KINDS, probe, read_clip, read_samples, resample, stream_samples
+from birdjepa.audio.decode import (
+    AUDIO_SUFFIXES,
+    KINDS,
+    probe,
+    read_clip,
+    read_samples,
+    resample,
+    resample_blocks,
+    stream_samples,
+)
 from birdjepa.core.errors import AudioError
 
 LOSSLESS = {  # (container, codec): largest error of a sample
@@ -369,3 +378,19 @@ def test_formats_edge(shared_data: Path) -> None:
         "opso_empty_2c.wav": "empty",
     }
     assert rare <= refused.keys()
+
+
+@pytest.mark.parametrize(
+    ("n", "from_rate", "to_rate"), [(30_001, 44_100, 16_000), (7_000, 8_000, 24_000), (5, 16_000, 16_000)]
+)
+@pytest.mark.parametrize("block", [999, 50_000])
+def test_blocks_are_resampled_as_the_whole(n: int, from_rate: int, to_rate: int, block: int) -> None:
+    samples = np.random.default_rng(0).normal(size=n).astype(np.float32)
+    blocks = (samples[start : start + block] for start in range(0, n, block))
+    made = np.concatenate(list(resample_blocks(blocks, from_rate, to_rate)))
+    np.testing.assert_array_equal(made, resample(samples, from_rate, to_rate))
+
+
+def test_blocks_of_a_single_sample_and_of_none() -> None:
+    assert [len(made) for made in resample_blocks([np.ones(1, np.float32)], 48_000, 8_000)] == [1]
+    assert list(resample_blocks([], 48_000, 8_000)) == []

@@ -25,6 +25,7 @@ def test_frames_and_gradients_equal_those_of_the_plain_encoder(
         n_conformers=2,
         reach=0,
         conv_norm="clip",
+        offsets="score",
         rope=False,
         dilation_cycle=8,
         legacy_padding=legacy_padding,

@@ -13,7 +13,7 @@ WIDTH = 6
 
 
 def gate(combine: str = "mixture", reach: int = 0, rows_per_frame: int = 1, components: int = 4) -> GaussianGate:
-    made = GaussianGate(WIDTH, components, combine=combine, reach=reach, rows_per_frame=rows_per_frame)  # pyright: ignore
+    made = GaussianGate(WIDTH, components, combine=combine, offsets="score", reach=reach, rows_per_frame=rows_per_frame)  # pyright: ignore
     made.initialise(torch.Generator().manual_seed(0))
     with torch.no_grad():  # the first strength hides mistakes
         made.strength.fill_(0.7)

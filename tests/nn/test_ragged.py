@@ -136,7 +136,7 @@ def test_residual_pairs(lengths: tuple[int, ...], channels: int, dilation: int, 
 @pytest.mark.parametrize("way", ["toom", "shifted", "gathered"])
 def test_every_way_gives_the_same(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spaced.Spaced, "way", lambda *_: way)
-    monkeypatch.setattr(spaced, "SPARE", 1)
+    monkeypatch.setattr(spaced, "COST", {"toom": 0.0, "shifted": 1.0, "gathered": 1.0, "alone": 1.0})
     monkeypatch.setattr(ragged, "BLOCK", 1 << 13)  # several blocks
     stretches = of((1500, 900, 300))
     x = random(stretches.n_rows, 16)
@@ -150,7 +150,7 @@ def test_every_way_gives_the_same(way: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_way_follows_from_lengths_channels_and_dtype() -> None:
-    room, wide = Spaced(of(LONG), (1, 9, 625, 3125)), torch.empty(1, 64)
+    room, wide = Spaced(of(LONG), (1, 1, 1, 1, 9, 625, 3125)), torch.empty(1, 64)
     assert room.gap == 5 * 9
     assert [room.way(dilation, wide) for dilation in (1, 9, 10, 3125)] == ["toom", "toom", "shifted", "alone"]
     assert {room.way(9, wide[:, :16]), room.way(9, wide.double()), room.way(9, wide.to("meta"))} == {"shifted"}

@@ -11,7 +11,7 @@ that nobody has scanned.
 Axes: s native samples | r resampled samples
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soxr
@@ -30,6 +30,7 @@ __all__ = [
     "read_clip",
     "read_samples",
     "resample",
+    "resample_blocks",
     "stream_samples",
 ]
 
@@ -125,3 +126,30 @@ def resample(
     if len(samples) < n_out:
         samples = np.pad(samples, (0, n_out - len(samples)), mode="edge" if len(samples) else "constant")
     return np.ascontiguousarray(samples[:n_out], dtype=np.float32)
+
+
+def resample_blocks(
+    blocks: Iterable[Float[np.ndarray, " _"]], from_rate: int, to_rate: int
+) -> Iterator[Float[np.ndarray, " _"]]:
+    """What `resample` makes of all blocks in one piece, bit for bit, as they come and in constant memory.
+
+    At least one sample, where there was any.
+    """
+    if from_rate == to_rate:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+    n_in, n_out, last = 0, 0, np.zeros(1, dtype=np.float32)
+    for block in blocks:
+        n_in += len(block)
+        made = stream.resample_chunk(block)
+        if len(made):
+            n_out, last = n_out + len(made), made[-1:]
+            yield made
+    rest = stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+    n_rest = max((2 * n_in * to_rate + from_rate) // (2 * from_rate), min(n_in, 1)) - n_out
+    if len(rest) < n_rest:
+        filling = rest[-1:] if len(rest) else last
+        rest = np.concatenate((rest, filling.repeat(n_rest - len(rest))))
+    if n_rest > 0:
+        yield np.ascontiguousarray(rest[:n_rest])

@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
             arguments.out,
             arguments.config,
             provenance=provenance(),
-            progress=Teller(len(manifest)),
+            progress=Teller(),
             stop=signal.stop,
         )
     if summary.already_done:
@@ -66,8 +66,7 @@ def run(argv: Sequence[str]) -> int:
 class Teller:
     """Says every ten seconds how far it is, how fast, and how long it will take."""
 
-    def __init__(self, n_examples: int) -> None:
-        self._n_examples = n_examples
+    def __init__(self) -> None:
         self._began = self._spoke = time.monotonic()
         self._first: int | None = None
 
@@ -80,8 +79,8 @@ class Teller:
         self._spoke = now
         taken = now - self._began
         rate = (progress.n_done - self._first) / taken
-        left = f"{(self._n_examples - progress.n_done) / rate:.0f} s left" if rate else "no estimate yet"
+        left = f"{(progress.n_examples - progress.n_done) / rate:.0f} s left" if rate else "no estimate yet"
         tell(
-            f"{progress.n_done}/{self._n_examples} examples, {progress.n_clips / taken:.1f} clips/s, "
+            f"{progress.n_done}/{progress.n_examples} examples, {progress.n_clips / taken:.1f} clips/s, "
             f"{progress.seconds / taken:.0f} x real time, {left}"
         )

@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> int:
             manifest,
             arguments.out,
             arguments.config,
-            progress=Teller(len(manifest)),
+            progress=Teller(),
             stop=signal.stop,
         )
     summary, found = result.summary, result.n_found

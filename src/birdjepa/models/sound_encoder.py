@@ -225,7 +225,7 @@ class SoundEncoder(nn.Module, abc.ABC):
         """
         if sampling_rate < 1:
             raise ValueError(f"sampling_rate must be positive, got {sampling_rate}")
-        pieces = list(cut([_mono(waveform)], sampling_rate, self.config.clips, least_s=self.config.least_s))
+        pieces = list(cut([mono_of(waveform)], sampling_rate, self.config.clips, least_s=self.config.least_s))
         start = np.array([first for first, _ in pieces]) / sampling_rate
         end = start + np.array([len(piece) for _, piece in pieces]) / sampling_rate
         return WaveformClips([resample(piece, sampling_rate, self.sampling_rate) for _, piece in pieces], start, end)
@@ -268,8 +268,12 @@ def batches_of_equal_length(
     return batches
 
 
-def _mono(waveform: np.ndarray | Tensor | Sequence[float]) -> Float[np.ndarray, " s"]:
-    """The mean over channels as float32, or a ValueError that says what the waveform should be."""
+def mono_of(waveform: np.ndarray | Tensor | Sequence[float]) -> Float[np.ndarray, " s"]:
+    """The mean over channels of (time,) or (channels, time) as float32.
+
+    Raises:
+      ValueError: that says what the waveform should be.
+    """
     given = waveform.detach().cpu() if isinstance(waveform, Tensor) else waveform
     samples = np.asarray(given.float() if isinstance(given, Tensor) and given.is_floating_point() else given)
     if samples.ndim not in (1, 2) or samples.size == 0:

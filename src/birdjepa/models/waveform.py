@@ -29,6 +29,10 @@ from birdjepa.nn.spaced import Spaced, residual_pair
 INPUT_KERNEL = 7
 RESIDUAL_GAIN = 0.2
 """Size of the last convolution of a residual branch at the start: 24 of them in a row must not grow the signal."""
+SILENCE = 0.1
+"""Size of what digital silence reads before the Conformers at the start: at 0, their norms would multiply its gradient
+by 300 each.
+"""
 SLOPE = 0.1
 """Of the leaky ReLU."""
 NORM_EPS = 1e-5
@@ -85,6 +89,10 @@ class WaveformConfig:
     components: int = 4
     """Gaussians of a gate; 0 leaves the gates out."""
     combine: Literal["mixture", "product"] = "mixture"
+    offsets: Literal["spread", "score"] = "spread"
+    """Units of a gate's offsets: the spread of the clip's numbers, or those numbers themselves, as in the public system.
+    There they begin at 0; where they lie apart and the spread is small, no moment is near any component.
+    """
     dilation_cycle: int = 3
     """Dilations grow with the block and begin anew after so many: without end they would reach beyond every clip."""
     kernel: int = 31
@@ -226,6 +234,7 @@ class Waveform(nn.Module):
             if isinstance(module, ResidualBlock):
                 for plain in module.plain:
                     plain.initialise(generator, RESIDUAL_GAIN)
+        nn.init.normal_(self.project.bias, std=SILENCE, generator=generator)
         return self
 
     def forward(
@@ -314,11 +323,14 @@ class Stage(nn.Module):
         self.snake = Snake(width)
         blocks = (ResidualBlock(width, config.dilations(block)) for block in range(config.shape.n_res_blocks))
         self.blocks = nn.ModuleList(blocks)
+        dilations = (config.dilations(block) for block in range(config.shape.n_res_blocks))
+        self.dilations = [each for dilated in dilations for dilation in dilated for each in (dilation, 1)]
         gate = (
             GaussianGate(
                 width,
                 config.components,
                 combine=config.combine,
+                offsets=config.offsets,
                 reach=config.shape.reach,
                 rows_per_frame=rows_per_frame,
             )
@@ -336,7 +348,7 @@ class Stage(nn.Module):
         else:
             weights = (before.weight, before.bias, *weights)
             x, stretches = ragged.enter(x, *weights, stretches, step=self.stride, padding=self.padding)
-        spaced = Spaced(stretches, sorted({1, *(d for block in self.blocks for d in block.dilations)}))
+        spaced = Spaced(stretches, self.dilations)
         x = spaced.open(self.snake(x))
         for block in self.blocks:
             if self.is_checkpointed and x.requires_grad:
@@ -364,6 +376,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Float[Tensor, "r c"], spaced: Spaced) -> Float[Tensor, "r c"]:
         """Without gradients x itself is changed and given back."""
         for dilation, first, second in zip(self.dilations, self.dilated, self.plain, strict=True):
+            assert isinstance(first, Convolution)
+            assert isinstance(second, Convolution)
             weights = (first.weight, first.bias, second.weight, second.bias)
             x = residual_pair(x, *weights, spaced, dilation=dilation, slope=SLOPE)
         return x

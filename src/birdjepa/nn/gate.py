@@ -32,9 +32,17 @@ class GaussianGate(nn.Module):
     """
 
     def __init__(
-        self, width: int, n_components: int, *, combine: Literal["mixture", "product"], reach: int, rows_per_frame: int
+        self,
+        width: int,
+        n_components: int,
+        *,
+        combine: Literal["mixture", "product"],
+        offsets: Literal["spread", "score"],
+        reach: int,
+        rows_per_frame: int,
     ) -> None:
-        """reach is in frames of rows_per_frame rows on either side; 0 is the whole clip.
+        """reach is in frames of rows_per_frame rows on either side; 0 is the whole clip. offsets: what they are units
+        of.
 
         Raises:
           ValueError: if a product is to have a reach: its mean is over the clip.
@@ -42,7 +50,7 @@ class GaussianGate(nn.Module):
         super().__init__()
         if reach and combine == "product":
             raise ValueError(f"combine='product' weighs all moments of a clip: it needs reach=0, got {reach}")
-        self.combine, self.reach, self.rows_per_frame = combine, reach, rows_per_frame
+        self.combine, self.offsets, self.reach, self.rows_per_frame = combine, offsets, reach, rows_per_frame
         self.score = nn.Linear(width, 1)
         self.offset = nn.Parameter(torch.empty(n_components))
         self.scale = nn.Parameter(torch.empty(n_components))
@@ -68,7 +76,9 @@ class GaussianGate(nn.Module):
         """G of each moment, given its number."""
         mean, variance = self._statistics(score, stretches)
         scale = F.softplus(self.scale.float()) + LEAST_SCALE
-        z = (score - (mean + self.offset.float())) / (variance.clamp_min(LEAST_VARIANCE).sqrt() * scale + 1e-8)
+        spread = variance.clamp_min(LEAST_VARIANCE).sqrt()
+        offset = self.offset.float() * (spread if self.offsets == "spread" else 1.0)
+        z = (score - mean - offset) / (spread * scale + 1e-8)
         log_density = -0.5 * z.square() - scale.log() - 0.5 * math.log(2 * math.pi)
         if self.combine == "mixture":
             return (log_density.logsumexp(1, keepdim=True) - math.log(len(scale))).exp()

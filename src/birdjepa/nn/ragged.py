@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 LONG = 256
 """Rows of a stretch, on average, that are worth products of their own."""
-BLOCK = 1 << 18
+BLOCK = 1 << 17
 """Numbers of one block of rows, for each thread: what a block needs stays in the cache."""
 
 

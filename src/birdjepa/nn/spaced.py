@@ -35,11 +35,11 @@ WINDOW = 6
 """Outputs of one tile of the Toom-Cook products, and inputs. Within a tile, what an output should not know of cancels
 but for rounding; so no tile may hold rows of two stretches.
 """
-SPARE = 8
-"""Zeros may make a stack longer by one part in so many."""
+COST: dict[Way, float] = {"alone": 0.35, "toom": 0.7, "shifted": 1.0, "gathered": 1.5}
+"""About how long each way takes, for the choice of the zeros between stretches."""
 LEAST_CHANNELS = 48
 LEAST_ROWS = 512
-"""Fewer than these gain nothing from fewer products."""
+"""With fewer than these, or fewer rows than twice the channels, fewer products gain nothing."""
 _EXPAND = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
@@ -55,11 +55,20 @@ class Spaced:
     """Where the rows of stretches lie with zeros between. The first row is a zero."""
 
     def __init__(self, stretches: Stretches, dilations: Sequence[int]) -> None:
-        """For a stack of convolutions with these dilations, 1 among them."""
+        """For a stack of convolutions with these dilations, as often as they occur."""
         n, count = stretches.n_rows, len(stretches.lengths)
         self.stretches, self.longest = stretches, max(stretches.lengths)
-        least = {d * apart for d in dilations for apart in (1, WINDOW - 1) if d < self.longest}
-        self.gap = max((gap for gap in least if gap * (count + 1) * SPARE <= n), default=1)
+
+        def cost(gap: int) -> float:
+            """Of the stack; zeros between the stretches are rows that all of it computes."""
+            total, spread = 0.0, 1 + (count - 1) * gap / n
+            for d in dilations:
+                way = self._way(d, gap)
+                total += COST[way] * (1 if way == "shifted" and d > gap else spread)
+            return total
+
+        gaps = {1, *(d * apart for d in dilations for apart in (1, WINDOW - 1) if d < self.longest)}
+        self.gap = min(sorted(gaps), key=cost)
         self.spans = []
         for number, (first, last) in enumerate(stretches.spans()):
             shift = (number + 1) * self.gap
@@ -73,6 +82,8 @@ class Spaced:
         self.place = place.to(stretches.device)
         self.between = between.nonzero()[:, 0].to(stretches.device)
         self._index: dict[int, Tensor] = {}
+        self._spares: dict[tuple[str, torch.dtype, int], Tensor] = {}
+        self._rooms: dict[tuple[int, int, int, int], _Room] = {}
 
     def open(self, x: Float[Tensor, "n c"]) -> Float[Tensor, "r c"]:
         """Rows with zeros between."""
@@ -83,15 +94,20 @@ class Spaced:
         return _Close.apply(x, self)  # pyright: ignore[reportReturnType]
 
     def way(self, dilation: int, like: Tensor) -> Way:
-        """How a convolution is done here."""
+        """How a convolution of such rows is done here."""
+        way = self._way(dilation, self.gap)
+        channels = like.shape[1]
+        few = channels < LEAST_CHANNELS or self.stretches.n_rows < 2 * channels
+        if way == "toom" and (few or like.device.type != "cpu" or like.dtype != torch.float32):
+            return "shifted"
+        return way
+
+    def _way(self, dilation: int, gap: int) -> Way:
         if dilation >= self.longest:
             return "alone"
-        if dilation > self.gap and not is_long(self.stretches):
-            return "gathered"
-        few = self.stretches.n_rows < LEAST_ROWS or like.shape[1] < LEAST_CHANNELS
-        if dilation * (WINDOW - 1) > self.gap or few or like.device.type != "cpu" or like.dtype != torch.float32:
-            return "shifted"
-        return "toom"
+        if dilation * (WINDOW - 1) <= gap and self.stretches.n_rows >= LEAST_ROWS:
+            return "toom"
+        return "shifted" if dilation <= gap or is_long(self.stretches) else "gathered"
 
     def index(self, dilation: int) -> Tensor:
         """The rows that each row reads, one row of them for each; the first row of all for a zero."""
@@ -100,6 +116,20 @@ class Spaced:
             padded = torch.cat((self.place, self.place.new_zeros(1)))
             self._index[dilation] = self.place.new_zeros(self.n_rows, 3).index_copy_(0, self.place, padded[around])
         return self._index[dilation].flatten()
+
+    def room(self, x: Tensor, tiles: int, phases: int, width: int) -> "_Room":
+        """Memory for blocks of that size."""
+        key = (tiles, phases, x.shape[1], width)
+        if key not in self._rooms:
+            self._rooms[key] = _Room(x, *key)
+        return self._rooms[key]
+
+    def spare(self, name: str, like: Tensor) -> Tensor:
+        """A tensor that is used again and again: memory that a system gives anew has to be filled with zeros first."""
+        key = (name, like.dtype, like.shape[1])
+        if key not in self._spares:
+            self._spares[key] = torch.empty_like(like)
+        return self._spares[key]
 
     def blank(self, x: Tensor) -> Tensor:
         """Puts the zeros back."""
@@ -149,7 +179,8 @@ def residual_pair(
     tensors = (x, weight1, bias1, weight2, bias2)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return _Pair.apply(*tensors, spaced, dilation, slope)  # pyright: ignore[reportReturnType]
-    return _pair(*tensors, spaced, dilation, slope, x)[0]
+    _pair(*tensors, spaced, dilation, slope, spaced.spare("inside", x), x)
+    return x
 
 
 def _pair(
@@ -161,16 +192,16 @@ def _pair(
     spaced: Spaced,
     dilation: int,
     slope: float,
+    inside: Tensor,
     out: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Result, written to out, and the inside: leaky(dilated conv)."""
-    inside = torch.empty_like(x)
+) -> None:
+    """Writes the inside, leaky(dilated conv), and the result."""
     leaky, add = torch.ops.aten.leaky_relu.out, torch.add
 
     _convolve(x, weight1, bias1, spaced, dilation, lambda sums, at: leaky(sums, slope, out=at(inside)), slope)
     spaced.blank(inside)
     _convolve(inside, weight2, bias2, spaced, 1, lambda sums, at: add(at(x), sums, out=at(out)))
-    return spaced.blank(out), inside
+    spaced.blank(out)
 
 
 class _Pair(torch.autograd.Function):
@@ -178,7 +209,8 @@ class _Pair(torch.autograd.Function):
     def forward(
         ctx, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, spaced: Spaced, dilation, slope
     ) -> Tensor:
-        out, inside = _pair(x, weight1, bias1, weight2, bias2, spaced, dilation, slope, torch.empty_like(x))
+        inside, out = torch.empty_like(x), torch.empty_like(x)
+        _pair(x, weight1, bias1, weight2, bias2, spaced, dilation, slope, inside, out)
         ctx.save_for_backward(x, inside, weight1, weight2)
         ctx.spaced, ctx.dilation, ctx.slope = spaced, dilation, slope
         return out
@@ -190,7 +222,7 @@ class _Pair(torch.autograd.Function):
         spaced, dilation, slope = ctx.spaced, ctx.dilation, ctx.slope
         grad = grad.contiguous()
         bent = torch.ops.aten.leaky_relu_backward.grad_input
-        before, for_x = torch.empty_like(x), torch.empty_like(x)
+        before, for_x = spaced.spare("before", x), torch.empty_like(x)
 
         def through(sums: Tensor, at: Callable[[Tensor], Tensor]) -> None:
             bent(sums, at(x), slope, False, grad_input=sums)
@@ -222,7 +254,7 @@ def _convolve(
     way = spaced.way(dilation, x)
     if way == "toom":
         return _toom(x, weight, bias, spaced, dilation, finish, slope)
-    bent = x if slope == 1 else torch.nn.functional.leaky_relu(x, slope)
+    bent = x if slope == 1 else torch.ops.aten.leaky_relu.out(x, slope, out=spaced.spare("bent", x))
     if way == "gathered":
         columns = bent.index_select(0, spaced.index(dilation)).view(spaced.n_rows, -1)
         finish(torch.addmm(bias, columns, weight.flatten(0, 1)), lambda tensor: tensor)
@@ -240,7 +272,7 @@ def _correlate(x: Tensor, grad: Tensor, spaced: Spaced, dilation: int, slope: fl
     way = spaced.way(dilation, x)
     if way == "toom":
         return _toom_weight(x, grad, spaced, dilation, slope)
-    bent = x if slope == 1 else torch.nn.functional.leaky_relu(x, slope)
+    bent = x if slope == 1 else torch.ops.aten.leaky_relu.out(x, slope, out=spaced.spare("bent", x))
     if way == "gathered":
         columns = bent.index_select(0, spaced.index(dilation)).view(spaced.n_rows, -1)
         return (columns.T @ grad).view(3, x.shape[1], grad.shape[1])
@@ -277,22 +309,6 @@ def _tiles(x: Tensor, spaced: Spaced, dilation: int) -> Iterator[tuple[int, int,
             yield spaced.gap + tile * TILE * dilation + phase, 1, min(per_block, dilation - phase)
 
 
-class _Scratch:
-    """Room for the blocks of one call: a block is (parts, tiles, phases, channels)."""
-
-    def __init__(self) -> None:
-        self._room: dict[str, Tensor] = {}
-
-    def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        size = 1
-        for length in shape:
-            size *= length
-        room = self._room.get(name)
-        if room is None or room.numel() < size:
-            room = self._room[name] = like.new_empty(size)
-        return room[:size].view(shape)
-
-
 def _view(x: Tensor, first: int, parts: int, dilation: int, phases: int) -> Tensor:
     """Parts of so many phases, a dilation apart, from a row on."""
     c = x.shape[1]
@@ -304,66 +320,88 @@ def _split(x: Tensor, tiles: int) -> Tensor:
     return x.unflatten(0, (tiles, TILE)).transpose(0, 1)
 
 
-def _evaluate(x: Tensor, first: int, tiles: int, dilation: int, phases: int, slope: float, room: _Scratch) -> Tensor:
+class _Room:
+    """Memory for one block, and views of it: made once, for a view costs as much as an operation on few numbers."""
+
+    def __init__(self, like: Tensor, tiles: int, phases: int, c: int, o: int) -> None:
+        n = tiles * phases
+        self.leaky = like.new_empty(TILE * tiles + 2, phases, c)
+        self.leaky_ends = self.leaky[2:], self.leaky[:-2], _split(self.leaky[1:-1], tiles)[:2]
+        self.steps = like.new_empty(TILE * tiles, phases, c)
+        s = _split(self.steps, tiles)
+        self.step1, self.step2, self.inner, self.upper, self.lower = s[1], s[2], s[1:3], s[2:], s[:2]
+        factors = like.new_empty(WINDOW, tiles, phases, c)
+        self.factors, self.factor_ends, self.factor = factors.view(WINDOW, n, c), factors[::5], factors.unbind()
+        self.both = like.new_empty(2, tiles, phases, c)
+        self.both0, self.both1 = self.both.unbind()
+        self.products = like.new_empty(WINDOW, n, o)
+        self.product1 = self.products[1]
+        products = self.products.view(WINDOW, tiles, phases, o)
+        self.product_ends, self.product = products[::5], products.unbind()
+        self.plus, self.minus = products[1:4:2], products[2:5:2]
+        self.even = like.new_empty(2, tiles, phases, o)
+        self.even0, self.even1 = self.even.unbind()
+        self.sums = like.new_empty(TILE * tiles, phases, o)
+        self.sum = _split(self.sums, tiles).unbind()
+
+
+def _evaluate(x: Tensor, first: int, tiles: int, dilation: int, phases: int, slope: float, room: _Room) -> None:
     """The six factors of each tile: what its six rows are as a polynomial at 0, 1, -1, 2, -2 and infinity."""
     c = x.shape[1]
-    parts = TILE * tiles + 2
-    rows = _view(x, first - dilation, parts, dilation, phases)
-    if slope != 1:
-        rows = torch.ops.aten.leaky_relu.out(rows, slope, out=room("leaky", x, parts, phases, c))
-    factors = room("factors", x, 6, tiles, phases, c)
-    steps = room("steps", x, TILE * tiles, phases, c)
-    torch.sub(rows[2:], rows[:-2], out=steps)
-    s = _split(steps, tiles)
-    middle = _split(rows[1:-1], tiles)[:2]
-    torch.sub(s[2:], s[:2], alpha=4, out=factors[::5])
-    torch.add(s[2], s[1], alpha=2, out=factors[3])
-    torch.sub(s[2], s[1], alpha=2, out=factors[4])
-    both = room("both", x, 2, tiles, phases, c)
-    torch.sub(s[1:3], middle, alpha=3, out=both)
-    torch.add(both[1], both[0], out=factors[1])
-    torch.sub(both[1], both[0], out=factors[2])
-    return factors
+    if slope == 1:
+        part, start = dilation * c, x.storage_offset() + (first - dilation) * c
+        shape, strides = (TILE * tiles, phases, c), (part, c, 1)
+        low, high = x.as_strided(shape, strides, start), x.as_strided(shape, strides, start + 2 * part)
+        middle = x.as_strided((2, tiles, phases, c), (part, TILE * part, c, 1), start + part)
+    else:
+        rows = _view(x, first - dilation, TILE * tiles + 2, dilation, phases)
+        torch.ops.aten.leaky_relu.out(rows, slope, out=room.leaky)
+        high, low, middle = room.leaky_ends
+    torch.sub(high, low, out=room.steps)
+    torch.sub(room.upper, room.lower, alpha=4, out=room.factor_ends)
+    torch.add(room.step2, room.step1, alpha=2, out=room.factor[3])
+    torch.sub(room.step2, room.step1, alpha=2, out=room.factor[4])
+    torch.sub(room.inner, middle, alpha=3, out=room.both)
+    torch.add(room.both1, room.both0, out=room.factor[1])
+    torch.sub(room.both1, room.both0, out=room.factor[2])
 
 
 def _toom(x: Tensor, weight: Tensor, bias: Tensor, spaced: Spaced, dilation: int, finish: Finish, slope: float) -> None:
     c, o = weight.shape[1:]
-    expanded = (x.new_tensor(_EXPAND) @ weight.reshape(3, -1)).view(6, c, o)
-    room = _Scratch()
+    expanded = (x.new_tensor(_EXPAND) @ weight.reshape(3, -1)).view(WINDOW, c, o)
     for first, tiles, phases in _tiles(x, spaced, dilation):
-        factors = _evaluate(x, first, tiles, dilation, phases, slope, room).view(6, -1, c)
-        products = room("products", x, 6, tiles * phases, o)
-        torch.bmm(factors, expanded, out=products)
-        products[1].add_(bias)
-        p = products.view(6, tiles, phases, o)
-        even = room("even", x, 2, tiles, phases, o)
-        torch.add(p[1:4:2], p[2:5:2], out=even)
-        odd = p[1:4:2].sub_(p[2:5:2])
-        sums = room("sums", x, TILE * tiles, phases, o)
-        y = _split(sums, tiles)
-        torch.add(odd[0], odd[1], alpha=2, out=y[1])
-        torch.add(even[0], even[1], alpha=4, out=y[2])
-        torch.add(even[0].add_(p[0]), even[1], out=y[0])
-        torch.add(odd[0].add_(p[5]), odd[1], alpha=8, out=y[3])
-        finish(sums, lambda t, a=first, n=TILE * tiles, d=dilation, w=phases: _view(t, a, n, d, w))
+        room = spaced.room(x, tiles, phases, o)
+        _evaluate(x, first, tiles, dilation, phases, slope, room)
+        torch.bmm(room.factors, expanded, out=room.products)
+        room.product1.add_(bias)
+        even0, even1, (odd0, odd1) = room.even0, room.even1, room.product[1::2][:2]
+        torch.add(room.plus, room.minus, out=room.even)
+        room.plus.sub_(room.minus)
+        torch.add(odd0, odd1, alpha=2, out=room.sum[1])
+        torch.add(even0, even1, alpha=4, out=room.sum[2])
+        torch.add(even0.add_(room.product[0]), even1, out=room.sum[0])
+        torch.add(odd0.add_(room.product[5]), odd1, alpha=8, out=room.sum[3])
+        finish(room.sums, lambda t, a=first, n=TILE * tiles, d=dilation, w=phases: _view(t, a, n, d, w))
 
 
 def _toom_weight(x: Tensor, grad: Tensor, spaced: Spaced, dilation: int, slope: float) -> Tensor:
     """The transposed algorithm: six products of factors of x and of the gradient, added up over all tiles."""
     c, o = x.shape[1], grad.shape[1]
-    total = x.new_zeros(6, c, o)
-    room = _Scratch()
+    total = x.new_zeros(WINDOW, c, o)
+    part, start = dilation * o, grad.storage_offset()
     for first, tiles, phases in _tiles(x, spaced, dilation):
-        factors = _evaluate(x, first, tiles, dilation, phases, slope, room).view(6, -1, c)
-        g = _split(_view(grad, first, TILE * tiles, dilation, phases), tiles)
-        products = room("products", x, 6, tiles, phases, o)
-        both = room("both", x, 2, tiles, phases, o)
-        products[::5].copy_(g[::3])
-        torch.add(g[:2], g[2:], out=both)
-        torch.add(both[0], both[1], out=products[1])
-        torch.sub(both[0], both[1], out=products[2])
-        torch.add(g[:2], g[2:], alpha=4, out=both)
-        torch.add(both[0], both[1], alpha=2, out=products[3])
-        torch.sub(both[0], both[1], alpha=2, out=products[4])
-        total.baddbmm_(factors.transpose(1, 2), products.view(6, -1, o))
-    return (x.new_tensor(_EXPAND).T @ total.view(6, -1)).view(3, c, o)
+        room = spaced.room(x, tiles, phases, o)
+        _evaluate(x, first, tiles, dilation, phases, slope, room)
+        pairs = (2, tiles, phases, o), (part, TILE * part, o, 1)
+        low = grad.as_strided(*pairs, start + first * o)
+        high = grad.as_strided(*pairs, start + first * o + 2 * part)
+        ends = grad.as_strided(pairs[0], (3 * part, *pairs[1][1:]), start + first * o)
+        room.product_ends.copy_(ends)
+        torch.add(low, high, out=room.even)
+        torch.add(room.even0, room.even1, out=room.product[1])
+        torch.sub(room.even0, room.even1, out=room.product[2])
+        torch.add(low, high, alpha=4, out=room.even)
+        torch.add(room.even0, room.even1, alpha=2, out=room.product[3])
+        torch.sub(room.even0, room.even1, alpha=2, out=room.product[4])
+        total.baddbmm_(room.factors.transpose(1, 2), room.products)
+    return (x.new_tensor(_EXPAND).T @ total.view(WINDOW, -1)).view(3, c, o)

@@ -123,7 +123,7 @@ class Daam(Objective):
             for name, frames in (("context", look.context), ("teacher", look.teacher)):
                 every = frames.values[frames.kept].float()
                 terms[f"{name}_std"] = every.std(0).mean()
-                terms[f"{name}_rank"] = torch.tensor(effective_rank(every[:RANKED]))
+                terms[f"{name}_rank"] = torch.tensor(effective_rank(every[:RANKED].cpu()))
         weight = self.config.sigreg.weight
         if weight:
             normality = self._normality(look.context, chance)

@@ -25,7 +25,8 @@ class SpanMaskConfig:
     share: float = 0.5
     """Share of a clip's frames that are hidden: to the frame, with at least one hidden and one seen."""
     shortest: int = 2
-    """Frames of the shortest span; the last one of a clip may be shorter, so that the count is exact."""
+    """Frames of the shortest span; one of a clip may be shorter, so that the count is exact, and one may be cut by the
+    clip's ends."""
     longest: float = 0.25
     """Longest span as a share of the clip, 4 frames at least."""
 
@@ -41,7 +42,9 @@ class SpanMaskConfig:
         return min(max(1, round(self.share * n_frames)), n_frames - 1)
 
     def draw(self, n_frames: int, generator: np.random.Generator) -> Bool[np.ndarray, " n"]:
-        """Which frames are hidden. Any division of what is seen into the gaps between spans is as likely."""
+        """Which frames are hidden. Any division of what is seen into the gaps between spans is as likely; the whole is
+        then turned round by a drawn number of frames, so that those at the ends are hidden as often as others.
+        """
         hidden = np.zeros(n_frames, dtype=bool)
         left = self.n_hidden(n_frames)
         longest = max(4, int(n_frames * self.longest), self.shortest)
@@ -57,7 +60,7 @@ class SpanMaskConfig:
             first = int(bar) - number + place  # what is seen before it, and the spans before it
             hidden[first : first + span] = True
             place += span
-        return hidden
+        return np.roll(hidden, int(generator.integers(n_frames)))
 
 
 def draw_spans(n_frames: Sequence[int], n: int, config: SpanMaskConfig, chance: Chance) -> Bool[Tensor, "b n"]:

@@ -37,6 +37,16 @@ codes again.
 | packed | {found["tokens_per_s"]:g} codes a second in groups of {packing.group_size} |
 | rate | {found["nominal_bit_s"]:g} bit/s with levels equally likely |
 
+```python
+import birdjepa
+
+codec = birdjepa.load_codec("path/of/this/folder")
+codes = codec.encode(waveform, sampling_rate=44_100)
+sound = codec.decode(codes)
+```
+
+Or `birdjepa tokenize THIS_FOLDER recordings/ --out tokens/`.
+
 Trained on {n_recordings} recordings of:
 
 {data}
