@@ -1,16 +1,23 @@
-"""A codec small enough for tests, and a batch of clips for it."""
+"""A codec small enough for tests, a batch of clips for it, and a run that learns it."""
+
+import dataclasses
+from pathlib import Path
 
 import torch
 
 from birdjepa.audio.clips import ClipConfig
 from birdjepa.core.batch import ClipBatch
+from birdjepa.data.loader import LoaderConfig
 from birdjepa.models.codec import Codec, CodecConfig
 from birdjepa.models.discriminators import DiscriminatorsConfig
+from birdjepa.models.quantiser import QuantiserConfig
 from birdjepa.models.vocoder import VocoderConfig
 from birdjepa.models.waveform import WaveformConfig
 from birdjepa.models.waveform_encoder import WaveformEncoderConfig
 from birdjepa.objectives.codec import CodecObjective, CodecObjectiveConfig
 from birdjepa.objectives.codec_losses import MelLossConfig, StftLossConfig
+from birdjepa.recipes.codec_config import PretrainCodecConfig
+from birdjepa.train.config import MonitorConfig
 
 ENCODER = WaveformEncoderConfig(
     network=WaveformConfig(preset="nano", sampling_rate=8_000),
@@ -51,4 +58,27 @@ def batch(lengths: tuple[int, ...] = (4000, 3001, 1, 320)) -> ClipBatch:
         labels=torch.zeros(n, 0, dtype=torch.bool),
         recording=torch.arange(n),
         refused=(),
+    )
+
+
+def tiny_codec_run(songs: Path, encoder: Path, out: Path) -> PretrainCodecConfig:
+    """A whole configuration."""
+    default = PretrainCodecConfig()
+    settings = {"steps": 4, "batch_size": 4, "accumulate": 2, "checkpoint_every": 2, "log_every": 1, "threads": 1}
+    return dataclasses.replace(
+        default,
+        data=(str(songs),),
+        out=out,
+        seed=3,
+        encoder=encoder,
+        quantiser=QuantiserConfig(dims=8),
+        vocoder=VocoderConfig(preset="nano"),
+        measured=8,
+        loader=LoaderConfig(clip_s=0.5, workers=0),
+        objective=OBJECTIVE,
+        train=dataclasses.replace(
+            default.train, **settings, ema_decay=0.5, monitor=MonitorConfig(every=2, bank=16, least_rank=0.0)
+        ),
+        sample_every=2,
+        report=False,
     )

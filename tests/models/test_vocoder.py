@@ -32,6 +32,8 @@ def test_the_reference_has_the_published_number_of_parameters() -> None:
     config = VocoderConfig(preset="reference")
     assert config.hop == 9600
     assert n_parameters(config) == 69_291_649
+    with torch.device("meta"):
+        assert config.build(128).receptive_field == 14
 
 
 def test_presets_fit_the_encoders_of_their_names() -> None:

@@ -10,8 +10,9 @@ import soundfile
 import tiny_codec
 import torch
 from test_resume import train
-from tiny_run import final_state, metrics, tiny, write_encoder, write_songs
+from tiny_run import final_state, metrics, tiny, write_config, write_encoder, write_songs
 
+from birdjepa.cli.pretrain import configure
 from birdjepa.core import files
 from birdjepa.core.errors import UsageError
 from birdjepa.data.loader import LoaderConfig
@@ -24,7 +25,6 @@ from birdjepa.recipes.any_run import read_run
 from birdjepa.recipes.codec_config import PretrainCodecConfig
 from birdjepa.recipes.report import report
 from birdjepa.report.contents import ReportConfig
-from birdjepa.train.config import MonitorConfig
 
 
 @pytest.fixture(scope="module")
@@ -38,33 +38,11 @@ def encoder(tmp_path_factory):
     return tiny_codec.build().encoder.save(folder, card="", provenance={})
 
 
-def tiny_run(songs: Path, encoder: Path, out: Path) -> PretrainCodecConfig:
-    default = PretrainCodecConfig()
-    settings = {"steps": 4, "batch_size": 4, "accumulate": 2, "checkpoint_every": 2, "log_every": 1, "threads": 1}
-    return dataclasses.replace(
-        default,
-        data=(str(songs),),
-        out=out,
-        seed=3,
-        encoder=encoder,
-        quantiser=QuantiserConfig(dims=8),
-        vocoder=VocoderConfig(preset="nano"),
-        measured=8,
-        loader=LoaderConfig(clip_s=0.5, workers=0),
-        objective=tiny_codec.OBJECTIVE,
-        train=dataclasses.replace(
-            default.train, **settings, ema_decay=0.5, monitor=MonitorConfig(every=2, bank=16, least_rank=0.0)
-        ),
-        sample_every=2,
-        report=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def whole(songs, encoder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
     said: list[str] = []
-    pretrain.start(tiny_run(songs, encoder, folder), said.append)
+    pretrain.start(tiny_codec.tiny_codec_run(songs, encoder, folder), said.append)
     return folder, said
 
 
@@ -79,7 +57,7 @@ def test_a_run_leaves_a_codec_with_the_averaged_vocoder_and_the_encoder_as_it_wa
         assert torch.equal(codec.encoder.state_dict()[name], value)
         assert tensors[f"objective.codec.encoder.{name}"] == value.numpy().tobytes()
     assert "50 codes a second in groups of 7" in (folder / "codec" / "README.md").read_text()
-    assert read_run(folder) == tiny_run(songs, encoder, folder)
+    assert read_run(folder) == tiny_codec.tiny_codec_run(songs, encoder, folder)
 
 
 def test_discriminators_learn_from_their_step_on_with_moments_that_begin_then(whole):
@@ -115,7 +93,7 @@ def test_samples_are_heard_seen_and_measured(whole):
 @pytest.mark.parametrize("stops", [(1, 1)])
 def test_a_stopped_run_ends_like_the_uninterrupted_one(whole, songs, encoder, tmp_path, monkeypatch, stops):
     folder, _ = whole
-    train(tiny_run(songs, encoder, tmp_path / "run"), monkeypatch, stops=stops)
+    train(tiny_codec.tiny_codec_run(songs, encoder, tmp_path / "run"), monkeypatch, stops=stops)
     assert final_state(folder) == final_state(tmp_path / "run")
     assert metrics(folder) == metrics(tmp_path / "run")
     for path in ("codec/model.safetensors", *(f"samples/{path.name}" for path in (folder / "samples").iterdir())):
@@ -141,8 +119,19 @@ def test_an_encoder_that_has_changed_stops_the_resume(whole, tmp_path):
         pretrain.resume(moved, lambda _: None)
 
 
+def test_a_saved_configuration_starts_a_run_of_its_kind(whole, tmp_path):
+    folder, _ = whole
+    given = ["--config", str(folder / "config.json"), "--out", str(tmp_path / "again"), "--vocoder.kernels", "3", "7"]
+    saved = read_run(folder)
+    assert isinstance(saved, PretrainCodecConfig)
+    changed = dataclasses.replace(saved.vocoder, kernels=(3, 7))
+    assert configure(given) == dataclasses.replace(saved, out=tmp_path / "again", vocoder=changed)
+    with pytest.raises(UsageError, match="has no setting"):
+        configure(["codec", "--config", str(write_config(tiny(folder, folder), tmp_path / "mel.json"))])
+
+
 def test_what_does_not_fit_is_refused_in_one_line(songs, encoder, tmp_path):
-    good = tiny_run(songs, encoder, tmp_path / "run")
+    good = tiny_codec.tiny_codec_run(songs, encoder, tmp_path / "run")
     good.check()
     for changes, match in (
         ({"encoder": tmp_path / "none"}, "give an encoder folder"),

@@ -19,6 +19,7 @@ from birdjepa.core.failures import Failure
 from birdjepa.data.loader import LoaderConfig
 from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.recipes import pretrain, run_folder
+from birdjepa.recipes.any_run import RUNS
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.named import RECIPES
 from birdjepa.recipes.run_folder import read_config
@@ -266,6 +267,7 @@ def test_parts_that_do_not_fit_are_refused(songs, tmp_path, change, told):
 def test_every_recipe_is_whole(songs):
     for name, recipe in RECIPES.items():
         config = dataclasses.replace(recipe(), data=(str(songs),))
-        config.check()
-        assert isinstance(config, PretrainConfig), name
+        assert type(config) in RUNS.values(), name
+        if name != "codec":  # needs an encoder: tests/recipes/test_recipes.py
+            config.check()
         assert recipe.__doc__, name

@@ -10,10 +10,12 @@ from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
 from birdjepa.cli.runs import done, layered, named, resumed, take
 from birdjepa.cli.slurm import clustered, submitted
+from birdjepa.core import config as configs
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.core.processes import asked
 from birdjepa.optim import OPTIMISERS
 from birdjepa.recipes import pretrain, slurm
+from birdjepa.recipes.any_run import RUNS
 from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.fork import ForkArguments, fork
 from birdjepa.recipes.named import RECIPES
@@ -77,7 +79,9 @@ def engine_to_resume_with(argv: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def configure(argv: Sequence[str]) -> RunConfig:
-    """Recipe, then file, then command line: each over the one before."""
+    """Recipe, then file, then command line: each over the one before. A file without a recipe may say what kind of run
+    it is, as a saved config.json does.
+    """
     name, rest, file = named(argv, f"a recipe ({', '.join(RECIPES)})")
     if name and name not in RECIPES:
         raise UsageError(f"{name!r} is not a recipe; there are {', '.join(RECIPES)}")
@@ -85,5 +89,6 @@ def configure(argv: Sequence[str]) -> RunConfig:
     if optimiser and optimiser not in OPTIMISERS:
         raise UsageError(f"--optim {optimiser}: there are {', '.join(OPTIMISERS)}")
     kinds = {"optim": OPTIMISERS[optimiser].__name__} if optimiser else {}
-    default = RECIPES[name or "lejepa"]()
+    kind = "" if name or file is None else configs.read_file(Path(file)).get("kind")
+    default = RUNS[kind]() if kind in RUNS else RECIPES[name or "lejepa"]()  # pyright: ignore[reportCallIssue]
     return layered(default, file, rest, prog="birdjepa pretrain RECIPE", description=DESCRIPTION, kinds=kinds)

@@ -145,7 +145,8 @@ class CodecObjective(Objective):
             loss = loss + config.adversarial_weight * found["adversarial"] + config.feature_weight * found["feature"]
             loss = loss + found["discriminator"]
         else:  # engines that exchange gradients wait for one of each parameter
-            loss = loss + 0.0 * torch.stack([each.sum() for each in self.discriminators.parameters()]).sum()
+            silence = made.new_zeros(1, self.discriminators.least_samples)
+            loss = loss + 0.0 * torch.stack([judged.score.sum() for judged in self.discriminators(silence)]).sum()
         embedding = coded.values.detach().sum(1) / coded.kept.sum(1, keepdim=True)
         return ObjectiveOutput(
             loss=loss,
@@ -183,11 +184,14 @@ class CodecObjective(Objective):
         return Stretch(coded.values.gather(1, index), clips.gather(1, samples), samples < batch.lengths[:, None])
 
     def usage(self, coded: Coded) -> dict[str, Float[Tensor, ""]]:
-        """How much of the levels the batch uses: the least share of any dimension, and the mean entropy in bits."""
+        """How much of the levels the clips of all processes use: the least share of any dimension, and the mean entropy
+        in bits.
+        """
         every = coded.indices[coded.kept]
         levels = self.codec.quantiser.fsq.n_levels
-        counts = torch.stack([(every == level).sum(0) for level in range(int(levels.max()))])
-        shares = counts / len(every)
+        own = torch.stack([(every == level).sum(0) for level in range(int(levels.max()))])
+        counts = processes.here().add(own)
+        shares = counts / counts.sum(0)
         bits = torch.special.entr(shares).sum(0) / math.log(2)
         return {"least_used": ((counts > 0).sum(0) / levels).min(), "level_bits": bits.mean()}
 

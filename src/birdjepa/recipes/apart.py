@@ -17,6 +17,7 @@ from pathlib import Path
 from birdjepa.core import config as configs
 from birdjepa.core import files, memory
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, EXIT_REQUEUE, Interrupted, UsageError, UserError
+from birdjepa.recipes.any_run import RUNS
 from birdjepa.recipes.config import RunConfig
 from birdjepa.train.signals import StopSignal
 from birdjepa.train.sinks import METRICS, read_metrics
@@ -29,8 +30,8 @@ POLL_S = 0.05
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run has exported its encoder."""
-    return (folder / "encoder" / "config.json").exists()
+    """Whether a run has exported what it was for."""
+    return any((folder / kind.exports / "config.json").exists() for kind in RUNS.values())
 
 
 def train(config: RunConfig, signal: StopSignal) -> bool:

@@ -160,6 +160,8 @@ def _configuration(name: str, config: CompareConfig) -> RunConfig:
         made = configs.overlay(RECIPES[recipe](), settings, where=name)
     if config.config is not None:
         made = configs.overlay(made, configs.read_file(config.config), where=str(config.config))
+    if made.exports != "encoder":
+        raise UsageError(f"{name}: learns no encoder, which is what is compared; leave it out")
     probed = Path(config.probe_data).resolve()
     data, exclude = config.data, ()
     if made.objective.needs_labels:

@@ -91,9 +91,9 @@ def codec() -> PretrainCodecConfig:
     default = PretrainCodecConfig()
     return dataclasses.replace(
         default,
-        loader=LoaderConfig(clip_s=2.0, workers=1),
+        loader=LoaderConfig(clip_s=1.0, workers=1),
         objective=CodecObjectiveConfig(
-            segment_s=0.5, disc_start_step=1500, discriminators=DiscriminatorsConfig(divisor=16)
+            segment_s=0.5, disc_start_step=1500, discriminators=DiscriminatorsConfig(n_scales=2, divisor=16)
         ),
         optim=AdversarialAdamWConfig(lr=1e-3),
         train=dataclasses.replace(default.train, steps=3000, batch_size=8),
