@@ -124,7 +124,7 @@ class Discriminators(nn.Module):
         self.scales = nn.ModuleList(Judge(SCALE_LAYERS, config.divisor) for _ in range(config.n_scales))
 
     def initialise(self, generator: torch.Generator) -> "Discriminators":
-        """Normal weights from the generator that keep the signal's size from layer to layer, the gains of weight norm to
+        """Normal weights from the generator that keep the signal's size from layer to layer, gains of weight norm to
         match; zero biases. HiFi-GAN has torch's usual ones, with which all judges say nearly 0 for long.
         """
         for module in self.modules():
