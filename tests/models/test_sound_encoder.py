@@ -22,6 +22,8 @@ from birdjepa.models.loading import load, read_config, read_provenance, require_
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.sound_encoder import SoundEncoder, SoundEncoderConfig
 from birdjepa.models.vit import VitConfig
+from birdjepa.models.waveform import WaveformConfig
+from birdjepa.models.waveform_encoder import WaveformEncoderConfig
 from birdjepa.objectives import OBJECTIVES
 from birdjepa.objectives.base import DataSize
 from birdjepa.recipes.finetune_config import FinetuneConfig
@@ -33,7 +35,18 @@ SPECTROGRAM = EncoderConfig(
     clips=ClipConfig(clip_s=1.0, hop_s=1.0),
     pooling="mean",
 )
-CONFIGS: dict[str, SoundEncoderConfig] = {"spectrogram": SPECTROGRAM, "hops": HopConfig()}
+WAVEFORM = WaveformEncoderConfig(
+    network=WaveformConfig(preset="nano"), clips=ClipConfig(clip_s=1.0, hop_s=1.0), pooling="mean+std"
+)
+LEGACY = dataclasses.replace(
+    WAVEFORM, network=WaveformConfig(preset="nano", reach=0, conv_norm="clip", rope=False, legacy_padding=True)
+)
+CONFIGS: dict[str, SoundEncoderConfig] = {
+    "spectrogram": SPECTROGRAM,
+    "hops": HopConfig(),
+    "waveform": WAVEFORM,
+    "legacy padding": LEGACY,
+}
 
 
 @pytest.fixture(autouse=True)

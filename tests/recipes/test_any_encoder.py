@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hop_encoder import HopConfig, HopEncoder, hop_folder
+import torch
+from hop_encoder import HopConfig, hop_folder
 from pyarrow import parquet
 from tiny_run import write_folds
 from tiny_tasks import prepared
 
+from birdjepa.audio.clips import ClipConfig
 from birdjepa.audio.logmel import at_rate
 from birdjepa.audio.recording import Recording
 from birdjepa.benchmark.backbones.base import Want
@@ -22,6 +24,8 @@ from birdjepa.data.manifest import ColumnConfig
 from birdjepa.data.sources import open_data
 from birdjepa.models import loading
 from birdjepa.models.loading import load
+from birdjepa.models.waveform import WaveformConfig
+from birdjepa.models.waveform_encoder import WaveformEncoderConfig
 from birdjepa.recipes.benchmark import benchmark
 from birdjepa.recipes.benchmark_config import BenchmarkConfig
 from birdjepa.recipes.probe import ProbeConfig, probe
@@ -38,9 +42,21 @@ def _known(monkeypatch):
     monkeypatch.setattr(loading, "KINDS", (*loading.KINDS, HopConfig))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return hop_folder(tmp_path_factory.mktemp("encoders") / "hops")
+WAVEFORM = WaveformEncoderConfig(network=WaveformConfig(preset="nano"), clips=ClipConfig(), pooling="mean+std")
+
+
+@pytest.fixture(scope="module", params=["hops", "waveform"])
+def folder(request, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("encoders") / request.param
+    if request.param == "hops":
+        return hop_folder(folder)
+    card = "---\nlicense: cc-by-4.0\n---\n# made\n"
+    return WAVEFORM.build().initialise(3).save(folder, card=card, provenance={"made": "by a test"})
+
+
+def reach_of(config) -> int:
+    """Samples around a token that it may know of."""
+    return config.hop if isinstance(config, HopConfig) else config.network.receptive_field
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +82,12 @@ def test_whole_recordings_are_embedded_as_waveforms_are(folder, songs, tmp_path)
 
 
 def test_labelled_segments_are_embedded_by_the_tokens_that_touch_them(folder, tmp_path):
-    """Tokens read their hop alone, so sound further than a hop from the segment must not matter, and its own must."""
+    """Tokens know of what is in reach alone, so sound further from the segment must not matter, and its own must."""
     rate, (onset, offset) = 16_000, (16_000, 18_000)
+    reach = reach_of(load(folder).config)
     plain = np.random.default_rng(0).standard_normal(3 * rate).astype(np.float32) / 9
     outside, inside = plain.copy(), plain.copy()
-    outside[: onset - 400], outside[offset + 400 :] = 0.3, -0.3
+    outside[: onset - reach], outside[offset + reach :] = 0.3, -0.3
     inside[onset + 1000] += 0.5
     lines = ["path,onset_s,offset_s,label"]
     for name, wave in (("plain", plain), ("outside", outside), ("inside", inside)):
@@ -88,9 +105,10 @@ def test_a_probe_runs_beside_its_floors_with_a_layer_sweep(folder, songs):
     result = probe(folder, ProbeConfig(data=str(songs), folds="fold", layers=True, pooling="mean"), silent)
     described = result.to_json()
     assert set(described["floors"]) == {"logmel", "random"}
-    assert len(result.layers) == HopConfig().depth
+    config = load(folder).config.pooled_by("mean")
+    assert len(result.layers) == config.n_layers
     assert result.layers[-1].accuracy.value == result.score.accuracy.value
-    assert described["embedding_width"] == HopConfig().width
+    assert described["embedding_width"] == config.embedding_width
     assert result.floors["logmel"].accuracy.value > 0.5
 
 
@@ -118,16 +136,17 @@ def test_the_benchmark_takes_its_folder_as_a_model(folder, tmp_path):
 def test_its_backbone_hears_what_the_encoder_does(folder):
     encoder, backbone = load(folder), open_encoder(folder, name="hops")
     card = backbone.card
-    assert (card.n_layers, card.token_rows, card.token_hop_s) == (3, 1, 0.025)
+    config, hop = encoder.config, encoder.config.token_hop
+    assert (card.n_layers, card.token_rows, card.token_hop_s) == (config.n_layers, 1, hop / 16_000)
     assert (card.token_width, card.width) == (16, 32)
     assert (card.licence, card.no_finetuning) == ("cc-by-4.0", NO_FINETUNING)
-    assert "the waveform" in card.preprocessing
+    assert config.described in card.preprocessing
     waves = [np.random.default_rng(i).standard_normal(n).astype(np.float32) / 9 for i, n in enumerate((16_000, 5_000))]
-    heard = backbone.embed(waves, Want(layers=(1, 3), tokens=True), sampling_rate=16_000)
+    heard = backbone.embed(waves, Want(layers=(1, config.n_layers), tokens=True), sampling_rate=16_000)
     for row, wave in enumerate(waves):
         alone = encoder.embed(wave, sampling_rate=16_000).embedding[0]
         np.testing.assert_allclose(heard.pooled[1, row], alone, atol=1e-5)
-    assert heard.real.sum(1).tolist() == [40, 13]
+    assert heard.real.sum(1).tolist() == [-(-16_000 // hop), -(-5_000 // hop)]
     twin = open_twin(encoder, name="twin", seed=1)
     assert twin.identity["weights_sha256"] != backbone.identity["weights_sha256"]
     assert twin.identity["config"] == backbone.identity["config"]
@@ -135,13 +154,14 @@ def test_its_backbone_hears_what_the_encoder_does(folder):
 
 def test_frames_are_tokens_of_one_row(folder):
     encoder = load(folder)
-    assert isinstance(encoder, HopEncoder)
+    hop = encoder.config.token_hop
     wave = np.random.default_rng(0).standard_normal(40_100).astype(np.float32) / 9
     frames = EncoderFrames(encoder, layer=0).embed(wave)
-    assert frames.embeddings.shape == (101, 16)
-    whole = encoder.layers(encoder.filters.weight.new_tensor(wave)[None])[0].patches[0]
+    n = -(-len(wave) // hop)
+    assert frames.embeddings.shape == (n, 16)
+    whole = encoder.layers(torch.from_numpy(wave)[None])[0].patches[0]
     np.testing.assert_allclose(frames.embeddings, whole, atol=1e-5)
-    np.testing.assert_allclose(frames.start_s, np.arange(101) * 0.025, atol=1e-9)
+    np.testing.assert_allclose(frames.start_s, np.arange(n) * hop / 16_000, atol=1e-9)
 
 
 def test_the_report_maps_its_embeddings_and_draws_log_mel(folder, songs, tmp_path):

@@ -52,6 +52,7 @@ def full_contents() -> ReportContents:
             clips=(SeenClip(whole, (SeenMoment(30, views),)),),
             drawing=None,
         ),
+        reconstructed=None,
         map=EmbeddingMap(
             xy=generator.normal(size=(12, 2)),
             explained=(0.5, 0.25),

@@ -1,4 +1,4 @@
-"""`birdjepa convert bird-mae|audio-mae SOURCE --out ENCODER` and `birdjepa convert deepspeed --ds-dir D --out FILE`."""
+"""`birdjepa convert bird-mae|audio-mae|daam SOURCE --out ENCODER` and `convert deepspeed --ds-dir D --out FILE`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ from typing import Literal
 import tyro
 
 from birdjepa.checkpoint import deepspeed
-from birdjepa.checkpoint.foreign import KINDS, convert
+from birdjepa.checkpoint.foreign import KINDS, convert, convert_daam
+from birdjepa.checkpoint.foreign.daam import HEADS, SAMPLING_RATE
 from birdjepa.cli import tell
 from birdjepa.cli.arguments import parse
 from birdjepa.core import files
@@ -22,6 +23,24 @@ class ConvertArguments:
     """A folder with model.safetensors as on the Hub, a safetensors file, or OWNER/NAME[@REVISION] of the Hub."""
     out: Path
     """Encoder folder to make; must not exist yet, or be empty."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DaamArguments:
+    source: tyro.conf.Positional[str]
+    """A safetensors file of birdjepa convert deepspeed, whole or --encoder-only; or the folder that DeepSpeed saved
+    into."""
+    out: Path
+    """Encoder folder to make; must not exist yet, or be empty."""
+    sampling_rate: int = SAMPLING_RATE
+    """Hz that it was trained at, which its weights do not tell."""
+    heads: int = HEADS
+    """Of its attention, which its weights do not tell."""
+    encoder_source: Literal["online", "teacher"] | None = None
+    """The encoder that was trained, or its average over the training. If not given: the one that the file holds alone,
+    else online."""
+    tag: str | None = None
+    """With a folder of DeepSpeed: which checkpoint, if not the one that `latest` names."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,12 +62,15 @@ class DeepspeedArguments:
 def run(argv: Sequence[str]) -> int:
     if argv and argv[0] == "deepspeed":
         return _run_deepspeed(argv[1:])
+    if argv and argv[0] == "daam":
+        return _run_daam(argv[1:])
     arguments = parse(
         ConvertArguments,
         argv,
         prog="birdjepa convert",
         description="Makes an encoder folder of the published weights of Bird-MAE or Audio-MAE (docs/foreign.md). "
-        "For what DeepSpeed saved there is birdjepa convert deepspeed (--help tells its options).",
+        "For the public density-adaptive JEPA there is birdjepa convert daam, and for what DeepSpeed saved birdjepa "
+        "convert deepspeed (--help after either tells its options).",
     )
     kind = KINDS[arguments.kind]
     with files.whole_folder(arguments.out) as folder:
@@ -64,6 +86,34 @@ def run(argv: Sequence[str]) -> int:
         tell(f"{len(left_out)} tensors of its classifier or decoder are left out: {', '.join(left_out[:3])}, ...")
     tell(f"licence: {kind.terms}")
     tell(f"note for benchmarks: {kind.overlap}")
+    print(arguments.out)
+    return EXIT_DONE
+
+
+def _run_daam(argv: Sequence[str]) -> int:
+    arguments = parse(
+        DaamArguments,
+        argv,
+        prog="birdjepa convert daam",
+        description="Makes an encoder folder of a checkpoint of the public density-adaptive JEPA (docs/deepspeed.md).",
+    )
+    with files.whole_folder(arguments.out) as folder:
+        encoder, card, provenance = convert_daam(
+            arguments.source,
+            sampling_rate=arguments.sampling_rate,
+            heads=arguments.heads,
+            encoder=arguments.encoder_source,
+            tag=arguments.tag,
+        )
+        encoder.save(folder, card=card, provenance=provenance)
+    network, origin = encoder.config.network, provenance["converted"]
+    tell(
+        f"{origin['encoder']} encoder: {encoder.config.described}, {network.shape.n_conformers} Conformers of "
+        f"{network.shape.heads} heads, {network.frame_rate:g} frames a second of {network.shape.code_dim} numbers"
+    )
+    if left_out := origin["left_out"]:
+        tell(f"left out, for an encoder does not need them: {', '.join(left_out[:8])}{', ...' * (len(left_out) > 8)}")
+    tell(f"licence: {origin['terms']}")
     print(arguments.out)
     return EXIT_DONE
 

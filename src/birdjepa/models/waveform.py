@@ -90,7 +90,7 @@ class WaveformConfig:
     """Gaussians of a gate; 0 leaves the gates out."""
     combine: Literal["mixture", "product"] = "mixture"
     offsets: Literal["spread", "score"] = "spread"
-    """Units of a gate's offsets: the spread of the clip's numbers, or those numbers themselves, as in the public system.
+    """Units of a gate's offsets: the spread of the clip's numbers, or the numbers themselves, as in the public system.
     There they begin at 0; where they lie apart and the spread is small, no moment is near any component.
     """
     dilation_cycle: int = 3

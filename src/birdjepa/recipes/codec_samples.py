@@ -74,7 +74,7 @@ class Samples(Judge):
             coded = codec.encode(real[None])
             made = codec.decode(coded.values)[0, : len(real)]
             counts.add(coded.indices[0].numpy())
-            if step == 0:
+            if not (self._folder / f"original-{number}.wav").exists():  # a fork begins later than at 0
                 self._write(f"original-{number}", real)
             self._write(f"step{step:07d}-{number}", made)
             distances = reconstruction(real, made, config.sampling_rate)

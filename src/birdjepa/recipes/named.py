@@ -16,7 +16,7 @@ from birdjepa.objectives import OBJECTIVES, AnyObjective
 from birdjepa.objectives.ajepa import AjepaConfig
 from birdjepa.objectives.augment import AugmentConfig
 from birdjepa.objectives.codec import CodecObjectiveConfig
-from birdjepa.objectives.daam import DaamConfig
+from birdjepa.objectives.daam import DaamConfig, FrameSigregConfig
 from birdjepa.objectives.diet import DietConfig
 from birdjepa.objectives.lejepa import LejepaConfig
 from birdjepa.objectives.pixio import PixioConfig
@@ -73,14 +73,14 @@ def diet() -> PretrainConfig:
 
 
 def daam() -> PretrainWaveformConfig:
-    """Density-adaptive JEPA for some hundred steps on a CPU: clips of up to 2 s, a teacher that forgets its random
-    weights.
+    """Density-adaptive JEPA for some hundred steps on a CPU: clips of up to 2 s, targets without what a clip's frames
+    share, and SIGReg, which keeps the frames spread out for a probe and for a quantiser.
     """
     return PretrainWaveformConfig(
         loader=LoaderConfig(clip_s=2.0, workers=1),
-        objective=DaamConfig(momentum=(0.98, 1.0)),
+        objective=DaamConfig(target_norm="instance", momentum=(0.99, 1.0), sigreg=FrameSigregConfig(weight=0.02)),
         optim=AdamWConfig(lr=1e-3),
-        train=TrainConfig(steps=600, batch_size=32),
+        train=TrainConfig(steps=450, batch_size=16, checkpoint_every=50),
     )
 
 

@@ -14,9 +14,12 @@ from birdjepa.core.errors import InputError, UsageError, UserError
 from birdjepa.core.telling import tenths
 from birdjepa.data.loader import Batches
 from birdjepa.data.manifest import Manifest
+from birdjepa.models.codec import Codec, load_codec
 from birdjepa.models.loading import load
 from birdjepa.objectives.base import Objective
+from birdjepa.objectives.codec import CodecObjective
 from birdjepa.recipes.any_run import read_run
+from birdjepa.recipes.codec_config import PretrainCodecConfig
 from birdjepa.recipes.finetune_config import FinetuneConfig
 from birdjepa.recipes.finetune_data import folds_to_cross, labelled_data, split_parts
 from birdjepa.recipes.finetune_run import open_run
@@ -44,11 +47,19 @@ def report(folder: Path, config: ReportConfig, say: Callable[[str], None]) -> Pa
         clips=clips,
         objective=objective,
         encoder=encoder,
+        codec=_codec(folder / PretrainCodecConfig.exports, objective),
         trained=trained,
         config=config,
         progress=progress,
     )
     return write_report(folder, contents)
+
+
+def _codec(exported: Path, objective: Objective | None) -> Codec | None:
+    """What a run learns as a codec: as trained so far, or as it left it where its recordings have gone."""
+    if isinstance(objective, CodecObjective):
+        return objective.codec
+    return load_codec(exported) if (exported / "config.json").exists() else None
 
 
 class _Opened(NamedTuple):

@@ -16,6 +16,7 @@ from birdjepa.report.header import header
 from birdjepa.report.html import Html, data_block, join, tag
 from birdjepa.report.neighbourhood import map_section, neighbours_section
 from birdjepa.report.probes import probes_section
+from birdjepa.report.samples import heard_of, samples_section
 from birdjepa.report.seen import seen_section
 from birdjepa.report.sound import sound_uri
 
@@ -24,6 +25,7 @@ PLACES = (
     ("curves", "Training"),
     ("probe", "Probe"),
     ("views", "What it saw"),
+    ("samples", "What it sounds like"),
     ("map", "Map"),
     ("neighbours", "Neighbours"),
     ("data", "Data"),
@@ -35,20 +37,39 @@ def build_report(contents: ReportContents) -> str:
     """The page. The same contents give the same bytes."""
     seen = contents.seen.clips if isinstance(contents.seen, Seen) else ()
     played = [*contents.heard, *(each.clip for each in seen)]
+    first_sample = len(played)
+    played += heard_of(contents)
+    sections = {
+        "curves": lambda: curves_section(contents),
+        "probe": lambda: probes_section(contents),
+        "views": lambda: seen_section(contents, len(contents.heard)),
+        "samples": lambda: samples_section(contents, first_sample),
+        "map": lambda: map_section(contents),
+        "neighbours": lambda: neighbours_section(contents),
+        "data": lambda: data_section(contents, played),
+        "origin": lambda: origin_section(contents),
+    }
+    shown = [(place, name) for place, name in PLACES if place not in _left_out(contents)]
     sounds = data_block("sounds", [sound_uri(clip.samples, clip.sampling_rate) for clip in played])
     body = (
         header(contents),
-        tag("nav", {"aria-label": "Sections"}, *(tag("a", {"href": f"#{place}"}, name) for place, name in PLACES)),
-        tag(
-            "main", {}, curves_section(contents), probes_section(contents), seen_section(contents, len(contents.heard)),
-            map_section(contents), neighbours_section(contents), data_section(contents, played),
-            origin_section(contents),
-        ),
+        tag("nav", {"aria-label": "Sections"}, *(tag("a", {"href": f"#{place}"}, name) for place, name in shown)),
+        tag("main", {}, *(sections[place]() for place, _ in shown)),
         tag("footer", {}, "Made by birdjepa report. This page is one file: it asks nothing of the network."),
         tag("div", {"id": "tip", "role": "status", "hidden": True}),
         sounds,
     )  # fmt: skip
     return page(f"{contents.name} · birdjepa report", body)
+
+
+def _left_out(contents: ReportContents) -> set[str]:
+    """Sections that say nothing of this kind of run: a codec is heard, and its encoder, which does not learn, has been
+    mapped by the run that made it."""
+    if contents.reconstructed is None:
+        return {"samples"}
+    out = {"map", "neighbours"}
+    out |= set() if contents.probes else {"probe"}
+    return out | ({"views"} if heard_of(contents) else set())
 
 
 def write_report(folder: Path, contents: ReportContents) -> Path:

@@ -19,7 +19,7 @@ class ReportConfig:
     """How much a report holds. Its size grows with the number of clips that can be heard."""
 
     n_clips: int = 3
-    """Training clips shown with what the encoder saw of them."""
+    """Training clips shown with what the encoder saw of them, or with what a codec made of them."""
     n_drawn: int = 192
     """Clips on which predictions in embedding space are turned back into spectrograms (A-JEPA); 0 draws none."""
     n_points: int = 1500
@@ -157,6 +157,46 @@ class Seen:
     """None where predictions are no embeddings."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Look:
+    """What a codec made of a clip after so many steps."""
+
+    step: int
+    clip: HeardClip
+    mel: float
+    """Mel distance to the original; 0 is a copy."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SampleClip:
+    original: HeardClip
+    looks: tuple[Look, ...]
+    """By step."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class CodeUse:
+    """How much of its codes a codec uses on some clips."""
+
+    n_clips: int
+    levels_used: float
+    """Share of the levels that came up, mean over dimensions."""
+    summary: Mapping[str, float]
+    """As `CodeCounts.summary` has it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Reconstructed:
+    """What a codec in training sounds like, and what its codes cost."""
+
+    clips: tuple[SampleClip, ...] | Absent
+    rates: Mapping[str, float]
+    """As `codec.usage.rates` has them."""
+    levels: tuple[int, ...]
+    """Of each dimension."""
+    used: CodeUse | Absent
+
+
 @dataclasses.dataclass(frozen=True)
 class ProbeScore:
     """One embedding's row of a probe: the encoder's, or a floor's."""
@@ -275,6 +315,8 @@ class ReportContents:
     probes: tuple[ProbeResult, ...]
     scale: Scale | None
     seen: Seen | Absent
+    reconstructed: Reconstructed | Absent | None
+    """None where the run learns no codec."""
     map: EmbeddingMap | Absent
     queries: tuple[Query, ...] | Absent
     heard: tuple[HeardClip, ...]

@@ -24,6 +24,12 @@ class _Known(NamedTuple):
 
 TERMS = {
     "loss": _Known("Loss", "falls, then levels off"),
+    "waveform": _Known("Waveform loss", "L1 between samples, before its weight: falls, but says little"),
+    "stft": _Known("STFT loss", "of several resolutions, before its weight: falls"),
+    "mel": _Known("Mel loss", "of several scales, before its weight: falls"),
+    "feature": _Known("Feature matching", "how far the discriminators' features of real and made sound lie apart"),
+    "adversarial": _Known("Adversarial loss", "of the vocoder: falls where the discriminators take its sound for real"),
+    "discriminator": _Known("Discriminator loss", "no goal in itself, but 0 says that the vocoder has lost the game"),
     "invariance": _Known("Invariance", "distance between views of one clip: falls"),
     "sigreg_excess": _Known("SIGReg above its floor", "0 = embeddings look normal"),
     "source_excess": _Known(
@@ -35,6 +41,18 @@ TERMS = {
     "added_diet": _Known("Added source prediction above its floor", "before its weight: falls"),
 }
 WATCHED = {
+    "sample_mel": _Known("Mel distance of the samples", "0 is a copy; the number to watch: falls"),
+    "sample_mr_stft": _Known("STFT distance of the samples", "of several resolutions, 0 is a copy: falls"),
+    "sample_si_sdr_db": _Known(
+        "SI-SDR of the samples", "in dB, rises; a vocoder makes phases of its own, so it may stay below 0"
+    ),
+    "least_used": _Known("Least used levels", "of any dimension in a batch: well below 100% wastes bits", True),
+    "level_bits": _Known("Bits of a code", "entropy within a batch, at most log2 of the levels"),
+    "hidden_share": _Known("Hidden share", "of the frames, which must be predicted", True),
+    "context_std": _Known("Context std", "over all frames of a batch: a fall to 0 is collapse"),
+    "context_rank": _Known("Context rank", "dimensions that its frames use: a fall is collapse"),
+    "teacher_std": _Known("Teacher std", "over all frames of a batch: a fall to 0 is collapse"),
+    "teacher_rank": _Known("Teacher rank", "dimensions that its frames use: a fall is collapse"),
     "target_std": _Known("Target std", "of the teacher's embeddings over patches: a fall to 0 is collapse"),
     "visible_share": _Known("Visible share", "of the patches, which the encoder reads", True),
     "hard_probability": _Known("Probability of hard masks", "the curriculum, as configured", True),
@@ -57,10 +75,13 @@ ABOVE_A_FLOOR = ("sigreg_excess", "source_excess", "added_sigreg", "added_diet")
 
 
 def curves_section(contents: ReportContents) -> Html:
-    title, lead = (
-        "Training",
-        "The loss should fall and level off while effective rank and std stay up; a red vertical line is an alarm.",
-    )
+    title = "Training"
+    lead = "The loss should fall and level off while effective rank and std stay up; a red vertical line is an alarm."
+    if contents.reconstructed is not None:
+        lead = (
+            "The distances of the samples should fall; the loss jumps where its adversarial terms begin, and says "
+            "little from there on. Rank and std are those of codes, which do not learn; a red vertical line is an alarm."
+        )
     rows = _with_curriculum(contents)
     lines = [line for line in (_line(name, rows, contents) for name in _names(rows)) if line is not None]
     if not lines:
@@ -78,7 +99,7 @@ def curves_section(contents: ReportContents) -> Html:
         origin += " Bold: running mean; faint: every logged value."
     missing = [
         KNOWN[name].title.lower()
-        for name in ("effective_rank", "knn_accuracy", "probe_accuracy")
+        for name in (("effective_rank", "knn_accuracy", "probe_accuracy") if contents.reconstructed is None else ())
         if all(row.get(name) is None for row in rows)
     ]
     if missing:

@@ -8,16 +8,22 @@ from birdjepa.core.errors import UsageError, UserError
 from birdjepa.core.failures import Failure
 from birdjepa.data.loader import Batches
 from birdjepa.data.manifest import Manifest
+from birdjepa.models.codec import Codec
 from birdjepa.models.sound_encoder import SoundEncoder
 from birdjepa.objectives import OBJECTIVES
 from birdjepa.objectives.base import Objective
+from birdjepa.objectives.codec import CodecObjectiveConfig
+from birdjepa.objectives.daam import DaamConfig
 from birdjepa.report import gather_run
-from birdjepa.report.contents import Absent, ReportConfig, ReportContents, Seen, SourceSummary
+from birdjepa.report.contents import Absent, Reconstructed, ReportConfig, ReportContents, Seen, SourceSummary
 from birdjepa.report.gather_clips import scale_of
 from birdjepa.report.gather_data import summarise
 from birdjepa.report.gather_neighbourhood import Neighbourhood, look_around
+from birdjepa.report.gather_samples import listen
 from birdjepa.report.gather_seen import look_at
 
+NAMES = {kind.__name__: kind.name for kind in (*OBJECTIVES.values(), DaamConfig, CodecObjectiveConfig)}
+"""Of objectives, by their configuration's kind."""
 UNTRAINED = Absent("the run has saved no checkpoint")
 
 
@@ -28,6 +34,7 @@ def gather(
     clips: Batches | None,
     objective: Objective | None,
     encoder: SoundEncoder | None,
+    codec: Codec | None = None,
     trained: int | Absent = UNTRAINED,
     config: ReportConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -36,8 +43,9 @@ def gather(
 
     Reads the folder, the sources' headers, some batches of clips and up to n_points stretches. sources, clips and
     objective are the run's own; trained is the step of the checkpoint that the objective's weights were taken from, or
-    why they are untrained. encoder is the exported one, None where there is none yet. Without sources and clips the
-    parts that need sound say so. `progress(done, total)` is called while a source's rows are embedded.
+    why they are untrained. encoder is the exported one, None where there is none yet; codec is the codec of a run that
+    learns one, as far as it is at hand. Without sources and clips the parts that need sound say so.
+    `progress(done, total)` is called while a source's rows are embedded.
 
     Raises:
       UsageError: if the folder holds no run, or one of its files is damaged.
@@ -49,8 +57,13 @@ def gather(
     seed = int(described["config"].get("seed", 0))
     provenance = gather_run.read_json(folder / "provenance.json")
     started, finished = gather_run.moments_of(folder, provenance)
-    around = _around(sources, encoder, config, seed, progress)
-    shown = encoder or (objective.encoder if objective else None)
+    kind = NAMES.get(str((described["config"].get("objective") or {}).get("kind")), "")
+    around = _around(sources, encoder, config, seed, progress, learns_codec=kind == CodecObjectiveConfig.name)
+    reconstructed = None
+    if kind == CodecObjectiveConfig.name:
+        reconstructed = listen(folder, codec, clips, config) if codec else Absent("its parts are not at hand")
+    is_heard = isinstance(reconstructed, Reconstructed) and not isinstance(reconstructed.clips, Absent)
+    shown = encoder or (objective.encoder if objective else codec.encoder if codec else None)
     return ReportContents(
         name=folder.resolve().name,
         config_hash=str(described.get("hash", "")),
@@ -61,7 +74,12 @@ def gather(
         metrics=gather_run.metrics_of(folder),
         probes=gather_run.probes_of(folder),
         scale=scale_of(shown.config.log_mel) if shown else None,
-        seen=_seen(clips, objective, described["config"], seed, trained, config),
+        seen=(
+            Absent("its sound tells more")
+            if is_heard
+            else _seen(clips, objective, described["config"], kind, seed, trained, config)
+        ),
+        reconstructed=reconstructed,
         map=around.map,
         queries=around.queries,
         heard=around.heard,
@@ -74,14 +92,13 @@ def _seen(
     clips: Batches | None,
     objective: Objective | None,
     described: dict[str, Any],
+    name: str,
     seed: int,
     trained: int | Absent,
     config: ReportConfig,
 ) -> Seen | Absent:
     if clips is None or objective is None:
         return Absent("the recordings are not at hand")
-    kind = (described.get("objective") or {}).get("kind")
-    name = next((name for name, known in OBJECTIVES.items() if known.__name__ == kind), "")
     fork = (described.get("schedule") or {}).get("fork") or {}
     n_steps = int(fork.get("planned") or (described.get("train") or {}).get("steps") or 1)
     try:
@@ -96,7 +113,12 @@ def _around(
     config: ReportConfig,
     seed: int,
     progress: Callable[[int, int], None] | None,
+    *,
+    learns_codec: bool,
 ) -> Neighbourhood:
+    if learns_codec:
+        reason = "the encoder of a codec does not learn; the report of the run that made it has its map"
+        return Neighbourhood(Absent(reason), Absent(reason), (), [])
     if encoder is None or not sources:
         reason = (
             "the recordings are not at hand" if encoder else "the run has exported no encoder yet: it has not finished"

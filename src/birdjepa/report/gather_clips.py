@@ -30,15 +30,10 @@ def hear(
     start_s: float | None,
 ) -> HeardClip:
     """A stretch of a manifest's row, at the front end's sampling rate, with its spectrogram."""
-    short = max(0, front_end.config.window - len(samples))
-    padded = torch.from_numpy(np.pad(samples, (0, short)))
-    shown = front_end.config.unpadded.build() if front_end.config.clip_samples else front_end
-    with torch.no_grad():
-        frames = shown.log_mel(padded[None])[0]
     return HeardClip(
         samples=samples,
         sampling_rate=front_end.config.sampling_rate,
-        frames=decibels(frames, front_end.config),
+        frames=pictured(samples, front_end),
         label=label,
         source=source.name,
         recording=source.keys[row],
@@ -46,6 +41,15 @@ def hear(
         licence=cell(source, LICENCE_COLUMNS, row),
         attribution=cell(source, ATTRIBUTION_COLUMNS, row),
     )
+
+
+def pictured(samples: Float[np.ndarray, " s"], front_end: LogMel) -> Float[np.ndarray, "t m"]:
+    """The spectrogram of a stretch of any length, in decibels."""
+    short = max(0, front_end.config.window - len(samples))
+    padded = torch.from_numpy(np.pad(samples, (0, short)))
+    shown = front_end.config.unpadded.build() if front_end.config.clip_samples else front_end
+    with torch.no_grad():
+        return decibels(shown.log_mel(padded[None])[0], front_end.config)
 
 
 def decibels(frames: torch.Tensor, front_end: LogMelConfig) -> Float[np.ndarray, "t m"]:

@@ -121,6 +121,7 @@ def _panel(picture: Picture, clip: int, n_samples: int, encoder: SoundEncoder) -
     front_end = encoder.config.log_mel
     start, span = int(panel.start[clip]), int(panel.span[clip])
     whole = geometry_of(encoder.config).n_columns(n_samples) * encoder.config.token_hop // front_end.hop
+    whole = min(whole, front_end.n_frames(n_samples))  # frames of a waveform's encoder are no frames of its pictures
     return SeenPanel(
         name=panel.name,
         caption=panel.caption,

@@ -1,10 +1,10 @@
 """The head of the page: which run this is, and how it went in one line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from birdjepa.report.charts import number
-from birdjepa.report.contents import EmbeddingMap, ReportContents
+from birdjepa.report.contents import EmbeddingMap, Reconstructed, ReportContents
 from birdjepa.report.data import command_of
 from birdjepa.report.html import Html, join, tag
 from birdjepa.report.probes import rate, verdict
@@ -30,7 +30,12 @@ def verdict_lines(contents: ReportContents) -> list[str]:
     steps, wanted = int(rows[-1]["step"]), _setting(contents.config, "train", "steps")
     done = f"{steps} steps" if wanted in (None, steps) else f"{steps} of {wanted} steps: not finished"
     loss = [row["loss"] for row in rows if isinstance(row.get("loss"), int | float)]
-    lines = [done + (f", loss {number(loss[0])} → {number(loss[-1])}." if loss else ".")]
+    begin = _began(rows)
+    joined = f" (adversarial terms joined it at step {begin})" if begin else ""
+    lines = [done + (f", loss {number(loss[0])} → {number(loss[-1])}{joined}." if loss else ".")]
+    mel = [row["sample_mel"] for row in rows if isinstance(row.get("sample_mel"), int | float)]
+    if mel:
+        lines.append(f"Mel distance of its samples {number(mel[0])} → {number(mel[-1])}: lower is better, 0 is a copy.")
     alarms = [row for row in rows if row.get("alarm")]
     if alarms:
         times = "1 logged step" if len(alarms) == 1 else f"{len(alarms)} logged steps"
@@ -38,7 +43,9 @@ def verdict_lines(contents: ReportContents) -> list[str]:
     for probe in contents.probes:
         on = f" on {probe.settings['data']}" if "data" in probe.settings else ""
         lines.append(f"Probe{on}: accuracy {rate(probe.scores[0].accuracy)}, {verdict(probe, with_rates=True)}.")
-    if not contents.probes:
+    if contents.reconstructed is not None:
+        lines.append("How good it is on other recordings, and beside Griffin-Lim: birdjepa codec eval RUN/codec DATA.")
+    elif not contents.probes:
         lines.append("Not probed yet, so nothing is known of its use.")
     return lines
 
@@ -49,8 +56,16 @@ def _tiles(contents: ReportContents) -> list[Html]:
     loss = _last(contents, "loss")
     if loss is not None:
         tiles.append((f"{loss:.3g}", "last loss"))
+    mel = _last(contents, "sample_mel")
+    if mel is not None:
+        tiles.append((f"{mel:.3g}", "mel distance of the samples"))
+    made = contents.reconstructed
+    if isinstance(made, Reconstructed):
+        tiles.append(
+            (number(made.rates["nominal_bit_s"]), f"bit/s, {number(made.rates['tokens_per_s'])} packed codes/s")
+        )
     rank = _last(contents, "effective_rank")
-    if rank is not None:
+    if rank is not None and made is None:
         tiles.append((f"{rank:.1f}", "effective rank"))
     if contents.probes and contents.probes[0].scores[0].accuracy is not None:
         tiles.append((f"{contents.probes[0].scores[0].accuracy.value:.1%}", "probe accuracy"))
@@ -81,16 +96,18 @@ def _facts(contents: ReportContents) -> list[tuple[str, str]]:
     torch = packages.get("torch", "") if isinstance(packages, Mapping) else ""
     cores = provenance.get("n_cores")
     encoder = contents.config.get("encoder")
-    size = (
-        f"{encoder.get('kind', '').removesuffix('Config')} {encoder.get('size', '')}".strip()
-        if isinstance(encoder, Mapping)
-        else ""
-    )
-    objective = contents.config.get("objective")
+    if isinstance(encoder, Mapping):
+        kind = str(encoder.get("kind", "")).removesuffix("Config")
+        size = f"{kind} {encoder.get('size') or encoder.get('preset') or ''}".strip()
+    else:
+        size = f"{encoder}, fixed" if encoder and contents.reconstructed is not None else ""
+    vocoder = _setting(contents.config, "vocoder", "preset")
+    objective = _setting(contents.config, "objective", "kind")
     return [
         ("configuration", contents.config_hash),
-        ("objective", str(objective.get("kind", "")).removesuffix("Config") if isinstance(objective, Mapping) else ""),
+        ("objective", str(objective or "").removesuffix("Config").removesuffix("Objective")),
         ("encoder", size),
+        ("vocoder", str(vocoder or "")),
         ("seed", str(contents.config.get("seed", ""))),
         ("started", contents.started),
         ("last step", contents.finished),
@@ -106,6 +123,12 @@ def _facts(contents: ReportContents) -> list[tuple[str, str]]:
         ("torch", str(torch)),
         ("machine", f"{provenance.get('cpu', '')}{f', {cores} cores' if cores else ''}".strip(", ")),
     ]
+
+
+def _began(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The first logged step with adversarial terms, where there were steps without."""
+    first = next((row["step"] for row in rows if "adversarial" in row), None)
+    return first if any("loss" in row and "adversarial" not in row for row in rows) else None
 
 
 def _last(contents: ReportContents, name: str) -> float | None:

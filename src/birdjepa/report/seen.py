@@ -9,7 +9,7 @@ from birdjepa.report.html import Html, breakable, join, note, section, table, ta
 from birdjepa.report.picture import Levels, annotated, legend, levels, panel_picture, view_picture
 from birdjepa.report.probes import rate
 
-PREDICTING = ("pixio", "ajepa")
+PREDICTING = ("pixio", "ajepa", "codec")
 """Objectives whose pictures depend on trained weights."""
 MOST_COLUMNS = 3
 """Pictures of whole clips beside each other."""
@@ -26,6 +26,14 @@ LEADS: Mapping[str, str] = {
     "ajepa": (
         "From the context the predictor had to say what the teacher says of the outlined blocks: look whether the "
         "context leaves a clue to them, and how the masks became harder."
+    ),
+    "daam": (
+        "From the frames of the context the predictor had to say what the teacher says of the others: look whether the "
+        "context leaves a clue to what was hidden."
+    ),
+    "codec": (
+        "Beside each clip what the vocoder makes of its codes, as a picture only (buttons play the original): calls "
+        "should be where they were."
     ),
     "supervised": (
         "Each clip as the encoder got it, with another one mixed in or parts wiped out: what its label names should "
