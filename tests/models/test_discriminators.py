@@ -120,6 +120,8 @@ def test_discriminators_are_a_function_of_their_generator() -> None:
     first, again, other = (build(seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
+    scores = [judged.score for judged in build(DiscriminatorsConfig(divisor=8))(waves(4000))]
+    assert all(0.05 < score.square().mean().sqrt() < 5 for score in scores), "as large as what is judged"
     torch.manual_seed(5)
     assert all(torch.equal(first[name], value) for name, value in build().state_dict().items())
 

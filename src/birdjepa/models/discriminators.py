@@ -124,14 +124,15 @@ class Discriminators(nn.Module):
         self.scales = nn.ModuleList(Judge(SCALE_LAYERS, config.divisor) for _ in range(config.n_scales))
 
     def initialise(self, generator: torch.Generator) -> "Discriminators":
-        """Weights uniform in +-1 / sqrt(inputs of a unit), as torch has them for convolutions, from the generator, the
-        gains of weight norm to match; zero biases."""
+        """Normal weights from the generator that keep the signal's size from layer to layer, gains of weight norm to
+        match; zero biases. HiFi-GAN has torch's usual ones, with which all judges say nearly 0 for long.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv1d):
-                bound = 1 / math.sqrt(module.in_channels // module.groups * module.kernel_size[0])
+                n_inputs = module.in_channels // module.groups * module.kernel_size[0]
                 drawn = torch.empty(module.weight.shape, device=module.weight.device)
                 with torch.no_grad():
-                    module.weight = drawn.uniform_(-bound, bound, generator=generator)
+                    module.weight = drawn.normal_(std=math.sqrt(2 / n_inputs), generator=generator)
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
         return self
