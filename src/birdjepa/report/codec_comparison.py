@@ -93,17 +93,17 @@ def codec_page(rows: Sequence[Rated], described: dict[str, Any]) -> str:
     head = tag("div", {"class": "chart-head"}, tag("b", {}, "Mel distance"))
     figure = tag("figure", {"class": "chart", "style": "max-width:54rem"}, head, chart, lines_legend(lines, names))
     lead = (
-        "Lower and further to the left is better: a small mel distance (0 is a copy) for few bits. A codec that does not "
-        "lie below Griffin-Lim at its own frame rate is not worth its codes."
+        "Lower and further to the left is better: a small mel distance (0 is a copy) for few bits. A codec that does "
+        "not lie below Griffin-Lim at its own frame rate is not worth its codes."
     )
     n_columns = len(header_of(rows))
     scores = table(header_of(rows), [cells_of(row, rows) for row in rows], numeric=range(1, n_columns))
     told = note(
-        f"Means over {described['n_recordings']} recordings of {described['data']}, {described['seconds']:,.0f} s, with "
-        "95 % intervals over recordings or their groups; enc x and dec x are seconds of sound per second, on the machine "
-        "of each evaluation. bit/s counts all levels as equally likely, entropy bit/s as often as they came up, each "
-        "dimension by itself. Mel distance is lower for better, SI-SDR, STOI and PESQ higher. A vocoder makes phases of "
-        "its own, so its SI-SDR says little."
+        f"Means over {described['n_recordings']} recordings of {described['data']}, {described['seconds']:,.0f} s, "
+        "with 95 % intervals over recordings or their groups; enc x and dec x are seconds of sound per second, on the "
+        "machine of each evaluation. bit/s counts all levels as equally likely, entropy bit/s as often as they came "
+        "up, each dimension by itself. Mel distance is better lower, SI-SDR, STOI and PESQ higher. A vocoder makes "
+        "phases of its own, so its SI-SDR says little."
     )
     cautions = [note(f"Beware: {line}.") for line in cautions_of(rows)]
     body = section("codecs", "Codecs by rate", lead, figure, scores, *cautions, told)
