@@ -128,8 +128,11 @@ class WaveformConfig:
                 f"code_dim={shape.code_dim} must be a multiple of heads={shape.heads}, and code_dim / heads of 4 with "
                 "rope"
             )
-        if shape.reach and (self.combine == "product" or self.conv_norm == "clip"):
-            raise ValueError("combine='product' and conv_norm='clip' look at whole clips: set reach=0 with them")
+        if shape.reach and (self.combine == "product" or self.conv_norm == "clip" or self.legacy_padding):
+            raise ValueError(
+                "combine='product' and conv_norm='clip' look at whole clips, and rows that legacy_padding loses belong "
+                "to no frame: set reach=0 with them"
+            )
 
     @property
     def shape(self) -> Shape:
