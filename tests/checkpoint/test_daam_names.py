@@ -137,16 +137,13 @@ def backwards(theirs, shapes):
     return {name: value.flip(0) if "dilated" in name and value.ndim == 3 else value for name, value in found.items()}
 
 
-def renamed(**changes: str):
-    """Two names in each other's place."""
+def renamed(at: int, one: str, other: str):
+    """Two names of layers in each other's place, that part of the name which is number `at`."""
 
     def name(theirs):
-        ours = our_name(theirs)
-        for one, other in changes.items():
-            one, other = (f".{each}." for each in (one, other))
-            if one in ours or other in ours:
-                return ours.replace(one, other) if one in ours else ours.replace(other, one)
-        return ours
+        parts = [*our_name(theirs).split("."), *[""] * at]
+        parts[at] = {one: other, other: one}.get(parts[at], parts[at])
+        return ".".join(parts).rstrip(".")
 
     return name
 
@@ -167,16 +164,15 @@ MUTANTS = {
     "heads before queries": ("our_weights", interleaved),
     "kernels not turned": ("our_weights", unturned),
     "kernels backwards": ("our_weights", backwards),
-    "plain for dilated": ("our_name", renamed(dilated="plain")),
-    "feed-forward parts": ("our_name", renamed(feed1="feed2")),
-    "norms of the convolution": ("our_name", renamed(norm1="norm2")),
-    "first norm for last": ("our_name", renamed(norm="last")),
+    "plain for dilated": ("our_name", renamed(5, "dilated", "plain")),
+    "feed-forward parts": ("our_name", renamed(3, "feed1", "feed2")),
+    "norms of the convolution": ("our_name", renamed(4, "norm1", "norm2")),
+    "first norm for last": ("our_name", renamed(3, "norm", "last")),
     "dilations begin anew": ("config_of", setting(dilation_cycle=3)),
     "rotary positions": ("config_of", setting(rope=True)),
     "offsets in spreads": ("config_of", setting(offsets="spread")),
     "a product of Gaussians": ("config_of", setting(combine="product")),
     "norms over frames": ("config_of", setting(conv_norm="frame")),
-    "a reach": ("config_of", setting(reach=20, conv_norm="frame")),
     "heads": ("config_of", setting(heads=2)),
 }
 

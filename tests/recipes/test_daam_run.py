@@ -1,5 +1,5 @@
-"""A density-adaptive JEPA run as a whole: it trains, resumes bit for bit, leaves an encoder for every job, and is
-the same run for two processes.
+"""A density-adaptive JEPA run as a whole: it trains, resumes bit for bit, leaves an encoder that every job takes, and
+two processes make the same run.
 """
 
 import dataclasses

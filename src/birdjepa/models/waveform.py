@@ -128,8 +128,11 @@ class WaveformConfig:
                 f"code_dim={shape.code_dim} must be a multiple of heads={shape.heads}, and code_dim / heads of 4 with "
                 "rope"
             )
-        if shape.reach and (self.combine == "product" or self.conv_norm == "clip"):
-            raise ValueError("combine='product' and conv_norm='clip' look at whole clips: set reach=0 with them")
+        if shape.reach and (self.combine == "product" or self.conv_norm == "clip" or self.legacy_padding):
+            raise ValueError(
+                "combine='product' and conv_norm='clip' look at whole clips, and rows that legacy_padding loses belong "
+                "to no frame: set reach=0 with them"
+            )
 
     @property
     def shape(self) -> Shape:
@@ -166,14 +169,17 @@ class WaveformConfig:
         """Samples on either side of a frame that can change it; -1 without bound."""
         if not self.shape.reach:
             return -1
-        rows, reach = 1, INPUT_KERNEL // 2
-        for stride in self.shape.strides:
+        shape, hop = self.shape, self.hop
+        reach, rows = shape.n_conformers * (shape.reach + self.kernel // 2) * hop, hop
+        for stride in reversed(shape.strides):
+            if self.components:  # what a gate looks at is whole frames
+                reach = (-(-reach // hop) + shape.reach) * hop
+            reach += rows * sum(
+                dilation + 1 for block in range(shape.n_res_blocks) for dilation in self.dilations(block)
+            )
+            rows //= stride
             reach += rows * -(-stride // 2)
-            rows *= stride
-            for block in range(self.shape.n_res_blocks):
-                reach += rows * sum(dilation + 1 for dilation in self.dilations(block))
-            reach += self.shape.reach * self.hop if self.components else 0
-        return reach + self.shape.n_conformers * (self.shape.reach + self.kernel // 2) * self.hop
+        return reach + INPUT_KERNEL // 2
 
     def dilations(self, block: int) -> tuple[int, ...]:
         """Of a stage's residual block of that number."""
