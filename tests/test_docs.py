@@ -13,10 +13,13 @@ from torch import nn
 from birdjepa.cli import VERBS, codec_eval, codec_info, convert, detokenize, tokenize
 from birdjepa.cli.arguments import parse
 from birdjepa.cli.pretrain import configure
+from birdjepa.codec.usage import rates
 from birdjepa.models.discriminators import DiscriminatorsConfig
 from birdjepa.models.vocoder import PRESETS as VOCODERS
 from birdjepa.models.vocoder import VocoderConfig
 from birdjepa.models.waveform import PRESETS, WaveformConfig
+from birdjepa.nn.fsq import FsqConfig
+from birdjepa.nn.packing import Packing
 from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.named import RECIPES
 from birdjepa.train.deepspeed_config import resolve
@@ -54,8 +57,8 @@ def size(module: nn.Module) -> int:
 
 def commands(page: str) -> list[str]:
     """Of all fenced blocks, one line each, without comments."""
-    blocks = re.findall(r"^```(?:bash)?\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    lines = "\n".join(block for language, block in blocks if language in ("", "bash")).replace("\\\n", " ").splitlines()
     bare = (re.sub(r"\s+#.*", "", line) for line in lines)
     found = (re.sub(r"^(torchrun .*?)-m birdjepa ", "birdjepa ", line) for line in bare)
     return [line for line in found if line.startswith("birdjepa ")]
@@ -88,9 +91,9 @@ def test_the_table_of_vocoders_is_the_code() -> None:
 
 
 def test_sizes_of_discriminators_are_the_codes() -> None:
-    told = re.search(r"1 has ([\d.]+)\s+million parameters, 16 has ([\d.]+)", CODEC)
-    assert told
-    for divisor, number in zip((1, 16), told.groups(), strict=True):
+    said = re.search(r"1 has ([\d.]+)\s+million parameters, 16 has ([\d.]+\d)", CODEC)
+    assert said
+    for divisor, number in zip((1, 16), said.groups(), strict=True):
         with torch.device("meta"):
             n = size(DiscriminatorsConfig(divisor=divisor).build()) / 1e6
         assert f"{n:.{len(number.partition('.')[2])}f}" == number
@@ -186,6 +189,22 @@ def test_the_public_systems_settings_are_its_defaults() -> None:
         assert run.loader.clip_s == 15
     assert value_of(stage_2, "--objective.disc_start_step") == 5000
     assert value_of(stage_1, "--objective.momentum") == (0.996, 0.996)
+
+
+def test_the_line_on_codes_has_the_rates_of_the_reference() -> None:
+    packing = Packing(radices=FsqConfig().levels_of(PRESETS["reference"].code_dim))
+    config = WaveformConfig(preset="reference")
+    rate = rates(packing, config.shape.sampling_rate, config.hop)
+    first = f"G={packing.n_groups} fps={rate['frame_hz']:.4f} dur={8 / config.frame_rate:.2f}s"
+    assert f"{first} tps={rate['tokens_per_s']:.3f} " in CODEC
+
+
+def test_strides_of_ones_own_fit_a_vocoder_as_told() -> None:
+    encoder = configure(shlex.split(next(line for line in commands(DAAM) if "32000" in line))[2:])
+    settings = re.search(r"`(--vocoder.strides [^`]*)`", CODEC)
+    assert settings
+    codec = configure(["codec", "--data", "DATA", "--out", "runs/a", *settings[1].split()])
+    assert value_of(codec, "--vocoder.hop") == value_of(encoder, "--encoder.hop") == 640
 
 
 def test_the_ds_config_on_the_page_is_taken(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_folders_of_something_else_are_refused(folder, other, songs, tmp_path, c
         (("tokenize", folder, tmp_path / "none", "--out", tmp_path / "x"), "not found"),
         (("detokenize", other, tokens, "--out", tmp_path / "x"), "take the codec it is of"),
         (("detokenize", folder, songs, "--out", tmp_path / "x"), "no files of codes"),
-        (("codec", "sing", folder), "codec eval|info"),
+        (("codec", "sing", folder), "codec eval|compare|info"),
     ):
         assert run(*arguments) == 2
         error = capsys.readouterr().err.strip().splitlines()

@@ -1,4 +1,4 @@
-"""A density-adaptive JEPA run as a whole: it trains, resumes bit for bit, leaves an encoder that every job takes, and is
+"""A density-adaptive JEPA run as a whole: it trains, resumes bit for bit, leaves an encoder for every job, and is
 the same run for two processes.
 """
 

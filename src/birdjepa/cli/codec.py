@@ -7,6 +7,7 @@ from birdjepa.core.errors import EXIT_DONE, UsageError
 
 VERBS = {
     "eval": "what comes back of recordings, beside Griffin-Lim and silence, and what the codes cost",
+    "compare": "several evaluations beside each other by rate, as a table and a page",
     "info": "rates, levels, how far it looks ahead, size",
 }
 

@@ -50,6 +50,7 @@ class Quantiser(nn.Module):
     def initialise(self, generator: torch.Generator) -> "Quantiser":
         """Orthogonal projection; statistics of 0 and 1 until they are measured."""
         for project in self.project:
+            assert isinstance(project, nn.Linear)
             nn.init.orthogonal_(project.weight, generator=generator)
             nn.init.zeros_(project.bias)
         return self

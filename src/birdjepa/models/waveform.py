@@ -233,6 +233,7 @@ class Waveform(nn.Module):
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 for plain in module.plain:
+                    assert isinstance(plain, Convolution)
                     plain.initialise(generator, RESIDUAL_GAIN)
         nn.init.normal_(self.project.bias, std=SILENCE, generator=generator)
         return self

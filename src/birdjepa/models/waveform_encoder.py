@@ -87,11 +87,9 @@ class WaveformEncoderConfig(SoundEncoderConfig):
 
 
 class WaveformEncoder(SoundEncoder):
-    config: WaveformEncoderConfig
-
     def __init__(self, config: WaveformEncoderConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: WaveformEncoderConfig = config  # pyright: ignore[reportIncompatibleVariableOverride]
         self.network = config.network.build()
 
     def initialise(self, seed: int) -> "WaveformEncoder":

@@ -98,12 +98,10 @@ class Look(NamedTuple):
 
 
 class Daam(Objective):
-    encoder: WaveformEncoder  # pyright: ignore[reportIncompatibleVariableOverride]
-
     def __init__(self, config: DaamConfig, encoder: WaveformEncoder, seed: int) -> None:
         super().__init__()
         self.config = config
-        self.encoder = encoder
+        self.encoder: WaveformEncoder = encoder  # pyright: ignore[reportIncompatibleVariableOverride]
         self.teacher = copy.deepcopy(encoder).requires_grad_(False)
         self.predictor = config.predictor.build(encoder.config.network)
         self.predictor.initialise(random.torch_generator(seed, "initialise", "predictor"))

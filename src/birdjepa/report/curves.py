@@ -80,7 +80,7 @@ def curves_section(contents: ReportContents) -> Html:
     if contents.reconstructed is not None:
         lead = (
             "The distances of the samples should fall; the loss jumps where its adversarial terms begin, and says "
-            "little from there on. Rank and std are those of codes, which do not learn; a red vertical line is an alarm."
+            "little from there on. Rank and std are those of codes, which do not learn; a red vertical line: an alarm."
         )
     rows = _with_curriculum(contents)
     lines = [line for line in (_line(name, rows, contents) for name in _names(rows)) if line is not None]
