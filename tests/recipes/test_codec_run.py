@@ -103,7 +103,7 @@ def test_a_stopped_run_ends_like_the_uninterrupted_one(whole, songs, encoder, tm
 def test_the_report_is_written(whole):
     folder, _ = whole
     page = report(folder, ReportConfig(), lambda _: None).read_text(encoding="utf-8")
-    assert "made of its codes" in page
+    assert "What it sounds like" in page
 
 
 def test_an_encoder_that_has_changed_stops_the_resume(whole, tmp_path):
