@@ -92,9 +92,8 @@ def test_sections_that_say_nothing_of_a_codec_are_left_out(page: str, run: Repor
 def test_what_is_missing_says_why(run: ReportContents, contents: ReportContents):
     made = run.reconstructed
     assert isinstance(made, Reconstructed)
-    silent = dataclasses.replace(
-        run, reconstructed=dataclasses.replace(made, clips=Absent("none"), used=Absent("gone"))
-    )
+    nothing = dataclasses.replace(made, clips=Absent("none"), used=Absent("gone"))
+    silent = dataclasses.replace(run, reconstructed=nothing, probes=contents.probes)
     text = text_of(silent)
     assert "Nothing to hear: none." in text
     assert "Use of the codes was not counted: gone." in text
