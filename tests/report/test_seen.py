@@ -23,6 +23,7 @@ from birdjepa.recipes.pretrain import open_sources
 from birdjepa.recipes.waveform_config import PretrainWaveformConfig
 from birdjepa.report.build import build_report
 from birdjepa.report.contents import Absent, ReportConfig, ReportContents, Seen, SeenPanel
+from birdjepa.report.gather import NAMES
 from birdjepa.report.gather_clips import scale_of
 from birdjepa.report.gather_seen import look_at
 from birdjepa.report.seen import LEADS
@@ -81,7 +82,9 @@ def panels_of(seen: Seen) -> list[list[SeenPanel]]:
 
 
 def test_every_objective_is_listed_here_and_says_what_to_look_for():
-    assert PANELS.keys() == OBJECTIVES.keys() == LEADS.keys()
+    assert PANELS.keys() == OBJECTIVES.keys()
+    assert LEADS.keys() == set(NAMES.values())
+    assert NAMES.keys() >= {"DaamConfig", "CodecObjectiveConfig"}  # runs on waveforms
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
