@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import tiny_codec
@@ -100,10 +102,43 @@ def test_a_stopped_run_ends_like_the_uninterrupted_one(whole, songs, encoder, tm
         assert (folder / path).read_bytes() == (tmp_path / "run" / path).read_bytes(), path
 
 
-def test_the_report_is_written(whole):
+def test_the_report_lets_the_samples_be_heard(whole):
     folder, _ = whole
     page = report(folder, ReportConfig(), lambda _: None).read_text(encoding="utf-8")
-    assert "What it sounds like" in page
+    assert page.count("data:audio/") == 8  # 2 clips: the original, and steps 0, 2 and 4
+    logged = {row["step"]: row["sample_mel"] for row in metrics(folder) if "sample_mel" in row}
+    told = re.findall(r"<b>step (\d+)</b> mel distance ([\d.]+)", page)
+    assert [int(step) for step, _ in told] == [0, 2, 4, 0, 2, 4]
+    for step, mel in logged.items():  # logged of floats, shown of 16-bit files
+        assert np.mean([float(each) for at, each in told if int(at) == step]) == pytest.approx(mel, rel=0.02)
+    assert "packed codes a second, of 8 dimensions of 4 levels" in page
+    assert "not counted" not in page
+    assert 'id="map"' not in page
+
+
+def test_without_recordings_the_samples_are_still_heard(whole, songs, tmp_path):
+    folder, _ = whole
+    moved = shutil.copytree(folder, tmp_path / "run")
+    hidden = songs.parent.rename(songs.parent.with_name("gone"))
+    try:
+        said: list[str] = []
+        page = report(moved, ReportConfig(n_clips=1), said.append).read_text(encoding="utf-8")
+    finally:
+        hidden.rename(songs.parent)
+    assert "the recordings are not at hand" in said[0]
+    assert page.count("data:audio/") == 4
+    assert "original-0.wav" in page
+    assert "Use of the codes was not counted: the recordings are not at hand" in page
+
+
+def test_a_run_without_samples_shows_pictures_instead(whole, tmp_path):
+    folder, _ = whole
+    moved = shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("samples"))
+    page = report(moved, ReportConfig(), lambda _: None).read_text(encoding="utf-8")
+    assert "the run has left no sound in samples/" in page
+    assert "made of its codes" in page
+    assert 'class="view"' not in page
+    assert "buttons play the original" in page
 
 
 def test_an_encoder_that_has_changed_stops_the_resume(whole, tmp_path):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_run import tiny, write_songs
+from tiny_run import RATE, tiny, write_songs
 
-from birdjepa.data.loader import Clips
+from birdjepa.data.loader import Clips, LoaderConfig
+from birdjepa.models.waveform import WaveformConfig
 from birdjepa.objectives import OBJECTIVES
 from birdjepa.objectives.added import AddedConfig, AddedSigregConfig
 from birdjepa.objectives.ajepa import AjepaConfig
@@ -19,11 +20,14 @@ from birdjepa.objectives.masks import RandomMaskConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.pretrain import open_sources
+from birdjepa.recipes.waveform_config import PretrainWaveformConfig
 from birdjepa.report.build import build_report
 from birdjepa.report.contents import Absent, ReportConfig, ReportContents, Seen, SeenPanel
+from birdjepa.report.gather import NAMES
 from birdjepa.report.gather_clips import scale_of
 from birdjepa.report.gather_seen import look_at
 from birdjepa.report.seen import LEADS
+from birdjepa.train.config import TrainConfig
 
 PANELS = {
     "lejepa": ["G1", "G2", "L1", "L2"],
@@ -78,7 +82,9 @@ def panels_of(seen: Seen) -> list[list[SeenPanel]]:
 
 
 def test_every_objective_is_listed_here_and_says_what_to_look_for():
-    assert PANELS.keys() == OBJECTIVES.keys() == LEADS.keys()
+    assert PANELS.keys() == OBJECTIVES.keys()
+    assert LEADS.keys() == set(NAMES.values())
+    assert NAMES.keys() >= {"DaamConfig", "CodecObjectiveConfig"}  # runs on waveforms
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -150,3 +156,21 @@ def test_a_handful_of_recordings_leaves_none_to_fit(base: PretrainConfig, songs:
     seen = look(dataclasses.replace(with_objective(base, "ajepa"), data=(str(few),)))
     assert isinstance(seen.drawing, Absent)
     assert "too few recordings" in seen.drawing.reason
+
+
+def test_frames_of_waveforms_are_shown_as_context_and_targets_of_whole_clips(songs: Path):
+    config = PretrainWaveformConfig(
+        data=(str(songs),),
+        encoder=WaveformConfig(preset="nano", sampling_rate=RATE),
+        loader=LoaderConfig(clip_s=0.9, workers=0),
+        train=TrainConfig(batch_size=4, accumulate=1),
+    )
+    clips = config.open_clips(open_sources(config))
+    objective = config.make_objective(clips).requires_grad_(False).eval()
+    seen = look_at(clips, objective, name="daam", seed=0, n_steps=10, trained=10, config=ReportConfig())
+    for clip in seen.clips:
+        [moment] = clip.moments
+        assert [panel.name for panel in moment.panels] == ["context", "targets"]
+        context, targets = (np.isfinite(panel.frames) for panel in moment.panels)
+        assert (context ^ targets).all()
+        assert not any(panel.is_window for panel in moment.panels)
