@@ -39,7 +39,7 @@ build: $(VENV)/.dev
 	$(BIN)/python -m build --outdir dist .
 
 bench: $(VENV)/.dev  ## every benchmark script, appending to benchmarks/RESULTS.md
-	for script in sigreg source_loss train_step objectives loader scan embed real_audio metrics; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in sigreg source_loss train_step objectives loader scan embed real_audio metrics waveform; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(DEMO) dist build .pytest_cache .ruff_cache .hypothesis
