@@ -70,7 +70,7 @@ def speech(reference: Float[Tensor, " s"], estimate: Float[Tensor, " _"], sampli
     except ImportError:
         raise MissingExtraError("pystoi", "codec") from None
     try:
-        import pesq
+        import pesq  # pyright: ignore[reportMissingImports] - comes with the extra
     except ImportError:
         raise MissingExtraError("pesq", "codec") from None
     if len(reference) < SHORTEST_SPEECH_S * sampling_rate or not reference.any() or not estimate.any():
