@@ -21,13 +21,13 @@ from torch import Tensor
 
 from birdjepa.audio.logmel import LogMelConfig, mel_triangles
 from birdjepa.core.errors import MissingExtraError
+from birdjepa.objectives.codec_losses import StftLossConfig, stft_loss
 
 LIMIT_DB = 100.0
 """Bounds of SI-SDR: of a perfect copy, and of what has nothing in common with the reference."""
 LONGEST_DELAY_S = 0.5
 SHORTEST_SPEECH_S = 0.4
 """30 frames of STOI."""
-STFT_WINDOWS = (2048, 1024, 512, 256, 128)
 MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
 """(window in samples, bands) of each scale of the mel distance: DAC's."""
 _LSD_WINDOW = 2048
@@ -162,17 +162,11 @@ def mel_distance(reference: Float[Tensor, " s"], estimate: Float[Tensor, " s"], 
 
 
 def mr_stft(reference: Float[Tensor, " s"], estimate: Float[Tensor, " s"]) -> float:
-    """Mean over windows of 2048 to 128 samples of L1 of the magnitudes plus L1 of ln(magnitude + 1e-5).
-
-    Source: the reconstruction loss of the public density-adaptive JEPA; spectra are not normalised, as torch.stft's.
+    """Mean over windows of 2048 to 128 samples of L1 of the magnitudes plus L1 of ln(magnitude + 1e-5): the loss that
+    codecs are trained by.
     """
     real, made = _pair(reference, estimate)
-    total = 0.0
-    for window in STFT_WINDOWS:
-        x, y = _magnitudes(real, window), _magnitudes(made, window)
-        total += float((x - y).abs().mean())
-        total += float(((x + _MAGNITUDE_FLOOR).log() - (y + _MAGNITUDE_FLOOR).log()).abs().mean())
-    return total / len(STFT_WINDOWS)
+    return float(stft_loss(made[None], real[None], StftLossConfig()))
 
 
 def _filters(sampling_rate: int, window: int, n_mels: int) -> Float[np.ndarray, "f m"]:
