@@ -51,7 +51,7 @@ _CONFORMER = {
     "norm_final": "last",
 }
 """Their name of each layer of a Conformer, and ours."""
-_GATE = dict(zip(GATE, ("strength", "score.weight", "score.bias", "offset", "scale"), strict=True))
+_GATE: dict[str, str] = dict(zip(GATE, ("strength", "score.weight", "score.bias", "offset", "scale"), strict=True))
 _KERNEL = re.compile(r"(input_conv|encoder\.\d+\.(conv|res_blocks\.\d+\.convs[12]\.\d+))\.weight")
 """Weights that lie as (out, in, kernel) with them and as (kernel, in, out) with us."""
 
