@@ -76,6 +76,8 @@ def test_legacy_padding_loses_a_frame_where_a_stride_is_odd() -> None:
     public = WaveformConfig(preset="reference", legacy_padding=True)
     assert public.n_frames(15 * 24_000) == 37
     assert WaveformConfig(preset="reference").n_frames(15 * 24_000) == 38
+    with pytest.raises(ValueError, match="rows that legacy_padding loses belong to no frame: set reach=0"):
+        make(strides=(8, 5), legacy_padding=True)
     with pytest.raises(ValueError, match="hide no samples"):
         network(random(1, 200), None, torch.ones(1, 5, dtype=torch.bool))
 
