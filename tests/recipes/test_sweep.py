@@ -183,7 +183,7 @@ def test_a_signal_reaches_the_run_and_the_same_command_goes_on(songs, tmp_path):
     [
         ("x = 1", "defines no function configs"),
         ("def configs():\n    return []", "yields nothing"),
-        ("def configs():\n    return [3]", "must yield PretrainConfig, got int as 0"),
+        ("def configs():\n    return [3]", "must yield RunConfig, got int as 0"),
         ("def configs():\n    return 1 / 0", "file.py, line 2: ZeroDivisionError: division by zero"),
         ("import absent_module", "line 1: ModuleNotFoundError"),
         ("from birdjepa.recipes.named import lejepa\ndef configs():\n    yield lejepa()", "0: --data is missing"),
