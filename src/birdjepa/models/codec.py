@@ -12,13 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from birdjepa.core import config as configs
-from birdjepa.core import files, random
-from birdjepa.core.errors import UsageError
+from birdjepa.core import random
+from birdjepa.models.exported import with_weights, write_export
 from birdjepa.models.loading import read_description
 from birdjepa.models.quantiser import QuantiserConfig
 from birdjepa.models.vocoder import VocoderConfig
@@ -135,21 +133,16 @@ class Codec(nn.Module):
 
     def save(self, folder: Path | str, *, card: str, provenance: dict[str, Any]) -> Path:
         """Writes config.json, model.safetensors and README.md, each atomically."""
-        folder = Path(folder)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        files.write_bytes(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
-        described = {
-            "library_name": "birdjepa",
-            "model_type": "birdjepa-codec",
-            "format": FORMAT,
-            "sampling_rate": self.config.sampling_rate,
-            "weights_sha256": files.sha256(folder / "model.safetensors"),
-            "config": configs.to_json(self.config),
-            "provenance": provenance,
-        }
-        files.write_text(folder / "README.md", card)
-        files.write_json(folder / "config.json", described)
-        return folder
+        return write_export(
+            self,
+            folder,
+            what="codec",
+            version=FORMAT,
+            sampling_rate=self.config.sampling_rate,
+            config=self.config,
+            card=card,
+            provenance=provenance,
+        )
 
 
 def load_codec(folder: Path | str, *, device: torch.device | str = "cpu") -> Codec:
@@ -159,15 +152,7 @@ def load_codec(folder: Path | str, *, device: torch.device | str = "cpu") -> Cod
       UsageError: naming the file and what is wrong with it.
     """
     folder = Path(folder)
-    path, weights = folder / "config.json", folder / "model.safetensors"
+    path = folder / "config.json"
     described = read_description(path, "codec", FORMAT, missing="give a codec folder such as runs/codec/codec")
     codec = configs.from_json(CodecConfig, described.get("config"), where=f"{path}: config").build()
-    if not weights.is_file():
-        raise UsageError(f"{weights}: missing; a codec folder holds config.json and model.safetensors")
-    if files.sha256(weights) != described.get("weights_sha256"):
-        raise UsageError(f"{weights}: does not match the hash in config.json; copy the folder again or export it anew")
-    try:
-        codec.load_state_dict(load_file(weights), strict=True)
-    except (SafetensorError, RuntimeError) as error:
-        raise UsageError(f"{weights}: {' '.join(str(error).split())[:300]}") from None
-    return codec.requires_grad_(False).eval().to(device)
+    return with_weights(codec, folder, described, what="a codec", device=device)

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from birdjepa.core import config as configs
-from birdjepa.core import files
 from birdjepa.core.errors import UsageError
 from birdjepa.models.encoder import Encoder, EncoderConfig
+from birdjepa.models.exported import with_weights
 from birdjepa.models.sound_encoder import FORMAT, SoundEncoder, SoundEncoderConfig
 from birdjepa.models.waveform_encoder import WaveformEncoderConfig
 
@@ -34,16 +32,7 @@ def load(folder: Path | str, *, device: torch.device | str = "cpu") -> SoundEnco
     folder = Path(folder)
     described = _read_description(folder)
     encoder = _config_of(folder, described).build()
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise UsageError(f"{weights}: missing; an encoder folder holds config.json and model.safetensors")
-    if files.sha256(weights) != described.get("weights_sha256"):
-        raise UsageError(f"{weights}: does not match the hash in config.json; copy the folder again or export it anew")
-    try:
-        encoder.load_state_dict(load_file(weights), strict=True)
-    except (SafetensorError, RuntimeError) as error:
-        raise UsageError(f"{weights}: {' '.join(str(error).split())[:300]}") from None
-    return encoder.requires_grad_(False).eval().to(device)
+    return with_weights(encoder, folder, described, what="an encoder", device=device)
 
 
 def read_config(folder: Path | str) -> SoundEncoderConfig:

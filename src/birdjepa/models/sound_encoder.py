@@ -19,14 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from birdjepa.audio.clips import ClipConfig, cut
 from birdjepa.audio.decode import resample
 from birdjepa.audio.logmel import LogMelConfig
-from birdjepa.core import config as configs
-from birdjepa.core import files
+from birdjepa.models.exported import write_export
 from birdjepa.models.pool import Pooling, pool
 from birdjepa.models.vit import EncoderOutput
 
@@ -232,21 +230,16 @@ class SoundEncoder(nn.Module, abc.ABC):
 
     def save(self, folder: Path | str, *, card: str, provenance: dict[str, Any]) -> Path:
         """Writes config.json, model.safetensors and README.md, each atomically."""
-        folder = Path(folder)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        files.write_bytes(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
-        described = {
-            "library_name": "birdjepa",
-            "model_type": "birdjepa-encoder",
-            "format": FORMAT,
-            "sampling_rate": self.sampling_rate,
-            "weights_sha256": files.sha256(folder / "model.safetensors"),
-            "config": configs.to_json(self.config),
-            "provenance": provenance,
-        }
-        files.write_text(folder / "README.md", card)
-        files.write_json(folder / "config.json", described)
-        return folder
+        return write_export(
+            self,
+            folder,
+            what="encoder",
+            version=FORMAT,
+            sampling_rate=self.sampling_rate,
+            config=self.config,
+            card=card,
+            provenance=provenance,
+        )
 
 
 def batches_of_equal_length(
