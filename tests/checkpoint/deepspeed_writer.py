@@ -84,3 +84,5 @@ if __name__ == "__main__":
     deepspeed.init_distributed("gloo")
     for name in sys.argv[2:]:
         write(Path(sys.argv[1]), name)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()  # or its threads may end the interpreter with an abort
