@@ -212,6 +212,11 @@ def test_presets(preset: Any, hz: float) -> None:
     config = WaveformConfig(preset=preset)
     assert config.frame_rate == hz
     assert config.shape == PRESETS[preset]
+    with pytest.MonkeyPatch.context() as patch:  # what was exported is read when presets have changed
+        spelt_out = config.spelt_out
+        patch.setitem(PRESETS, preset, PRESETS["nano"]._replace(code_dim=4, reach=7))
+        assert spelt_out.shape != PRESETS[preset]
+        assert spelt_out.frame_rate == hz
     higher = dataclasses.replace(config, sampling_rate=2 * config.shape.sampling_rate)
     assert higher.frame_rate == 2 * hz
 

@@ -227,6 +227,21 @@ def test_bad_resolutions_are_refused(config, windows: tuple[int, ...], match: st
         config(windows=windows)
 
 
+@pytest.mark.parametrize("config", [StftLossConfig, MelLossConfig])
+def test_what_is_quieter_than_the_floor_is_not_told_apart(config) -> None:
+    real = waves()
+    made = real + 1e-7 * waves(seed=1)
+    quiet = 1e-6 * real, 1e-8 * real
+    for floor, heard in ((1e-9, True), (1e-2, False)):
+        kind = config(floor=floor)
+        by = (kind,) if config is StftLossConfig else (kind.build(RATE),)
+        measure = losses.stft_loss if config is StftLossConfig else losses.mel_loss
+        assert measure(made, real, *by) < 0.01
+        assert (measure(*quiet, *by) > 0.5) == heard
+    with pytest.raises(ValueError, match="floor"):
+        config(floor=0.0)
+
+
 def test_each_resolution_counts() -> None:
     made, real = waves(), waves(seed=1)
     alone = [losses.stft_loss(made, real, StftLossConfig(windows=(window,))) for window in (2048, 128)]

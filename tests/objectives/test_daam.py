@@ -12,7 +12,15 @@ from birdjepa.models.frame_predictor import FramePredictorConfig
 from birdjepa.models.waveform import Frames, WaveformConfig
 from birdjepa.models.waveform_encoder import WaveformEncoder, WaveformEncoderConfig
 from birdjepa.objectives.base import Chance, DataSize
-from birdjepa.objectives.daam import Daam, DaamConfig, FrameSigregConfig, MaskAt, masked_loss, standardised_frames
+from birdjepa.objectives.daam import (
+    Daam,
+    DaamConfig,
+    FrameSigregConfig,
+    MaskAt,
+    Spectrum,
+    masked_loss,
+    standardised_frames,
+)
 
 CHANCE = Chance(seed=0, step=5, n_steps=10)
 NETWORK = WaveformConfig(preset="nano", sampling_rate=8_000, strides=(4, 5, 4), reach=0)
@@ -80,10 +88,9 @@ def test_the_prediction_never_reads_what_stands_at_a_hidden_frame() -> None:
 
 
 def test_padding_changes_nothing() -> None:
-    batch = make_batch()
-    loss = make()(batch, CHANCE).loss
+    batch, objective = make_batch(), make(spectrum_weight=1.0)
     wider = dataclasses.replace(batch, clips=torch.nn.functional.pad(batch.clips, (0, 5 * HOP)))
-    torch.testing.assert_close(make()(wider, CHANCE).loss, loss)
+    torch.testing.assert_close(objective(wider, CHANCE).loss, objective(batch, CHANCE).loss)
 
 
 def test_only_hidden_frames_are_scored() -> None:
@@ -110,7 +117,7 @@ def test_nothing_hidden_is_no_error() -> None:
 
 @pytest.mark.parametrize("mask_at", ["waveform", "features", "output"])
 def test_who_learns(mask_at: MaskAt) -> None:
-    objective = make(mask_at=mask_at)
+    objective = make(mask_at=mask_at, spectrum_weight=1.0)
     objective(make_batch(), CHANCE).loss.backward()
     learns = {name for name, parameter in objective.named_parameters() if parameter.grad is not None}
     silent = {name for name, parameter in objective.named_parameters() if parameter.grad is None}
@@ -149,6 +156,41 @@ def test_sigreg_is_added_by_its_weight() -> None:
     output = with_it(batch, CHANCE)
     assert output.loss > plain(batch, CHANCE).loss
     assert "sigreg_excess" in output.terms
+
+
+@pytest.mark.parametrize(("strides", "parts"), [((4, 5, 4), 1), ((4, 5, 8), 2), ((7, 11, 3), 3), ((2, 11, 2), 1)])
+def test_the_spectrum_of_a_frame_is_of_its_own_samples(strides: tuple[int, ...], parts: int) -> None:
+    """Parts of about 10 ms that divide it, each centred; a tone within one frame is loudest there."""
+    network = dataclasses.replace(NETWORK, strides=strides)
+    spectrum = Spectrum(make_encoder(network).config)
+    assert spectrum.parts == parts
+    clips = torch.zeros(1, 9 * network.hop + 1)
+    clips[0, 4 * network.hop : 5 * network.hop] = torch.sin(torch.arange(network.hop) * 0.7)
+    told, true = spectrum(torch.zeros(1, 10, 16), clips)
+    assert told.shape == true.shape == (1, 10, parts * 40)
+    levels = true.view(10, parts, 40).mean(2)
+    assert int(levels.flatten().argmax()) // parts == 4
+    assert (levels[:2] == levels[0, 0]).all()
+    assert (levels[-2:] == levels[0, 0]).all()
+    torch.testing.assert_close(levels[3].flip(0), levels[5], atol=0.3, rtol=0.0)
+
+
+def test_only_what_the_context_heard_must_be_told() -> None:
+    objective, batch = make(spectrum_weight=1.0), make_batch((1600, 1600))
+    hidden = objective.hidden(batch, CHANCE)
+    spectrum = objective.spectrum[0]
+    assert isinstance(spectrum, Spectrum)
+    told, true = spectrum(objective.encoder.network(batch.clips, batch.lengths, ~hidden).values, batch.clips)
+    expected = (told - true)[~hidden].abs().mean()
+    output = objective(batch, CHANCE)
+    torch.testing.assert_close(output.terms["spectrum"], expected.detach())
+    torch.testing.assert_close(output.loss, make()(batch, CHANCE).loss + expected)
+
+
+def test_without_its_weight_nothing_tells_spectra() -> None:
+    assert not any("spectrum" in name for name in (*make().state_dict(), *make()(make_batch(), CHANCE).terms))
+    with pytest.raises(ValueError, match="spectrum_weight"):
+        DaamConfig(spectrum_weight=-1.0)
 
 
 def test_instance_norm_is_over_what_is_kept() -> None:

@@ -80,6 +80,11 @@ class VocoderConfig:
         return PRESETS[self.preset]._replace(**{name: value for name, value in given.items() if value})
 
     @property
+    def spelt_out(self) -> "VocoderConfig":
+        """The same with everything given, for what must be read when presets have changed."""
+        return dataclasses.replace(self, **self.shape._asdict())
+
+    @property
     def hop(self) -> int:
         """Samples that a frame becomes."""
         return math.prod(self.shape.strides)

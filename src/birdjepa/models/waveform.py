@@ -27,6 +27,10 @@ from birdjepa.nn.ragged import Stretches
 from birdjepa.nn.spaced import Spaced, residual_pair
 
 INPUT_KERNEL = 7
+INPUT_GAIN = 20.0
+"""Size of the first convolution's output at the start, where the input's is 1. Recordings have a root mean square of
+about 0.05: much smaller than 1, the network would begin as a linear one, whose strides lose the energy of every band.
+"""
 RESIDUAL_GAIN = 0.2
 """Size of the last convolution of a residual branch at the start: 24 of them in a row must not grow the signal."""
 SILENCE = 0.1
@@ -55,7 +59,7 @@ class Shape(NamedTuple):
 
 PRESETS = {
     "nano": Shape(16_000, (8, 8, 12, 16), (8, 8, 5), 16, 1, 1, 2, 4),
-    "small": Shape(16_000, (32, 64, 96, 128, 128), (8, 5, 4, 2), 64, 2, 2, 4, 25),
+    "small": Shape(16_000, (32, 64, 96, 128), (20, 4, 4), 64, 2, 2, 4, 25),
     "25hz": Shape(24_000, (64, 128, 256, 384, 512), (8, 5, 4, 6), 128, 2, 4, 8, 25),
     "12.5hz": Shape(24_000, (64, 128, 256, 384, 512), (8, 8, 5, 6), 128, 2, 4, 8, 12),
     "reference": Shape(24_000, (64, 128, 256, 384, 512, 512), (8, 8, 5, 5, 6), 128, 8, 8, 16, 0),
@@ -139,6 +143,11 @@ class WaveformConfig:
         """The preset with what is given in its place."""
         given = {name: getattr(self, name) for name in Shape._fields}
         return PRESETS[self.preset]._replace(**{k: v for k, v in given.items() if v not in (PRESET, ())})
+
+    @property
+    def spelt_out(self) -> "WaveformConfig":
+        """The same with everything given, for what must be read when presets have changed."""
+        return dataclasses.replace(self, **self.shape._asdict())
 
     @property
     def hop(self) -> int:
@@ -233,7 +242,7 @@ class Waveform(nn.Module):
         initialise(self, generator)
         for module in self.modules():
             if isinstance(module, Convolution):
-                module.initialise(generator, 1.0)
+                module.initialise(generator, INPUT_GAIN if module is self.input else 1.0)
             elif isinstance(module, Snake | GaussianGate):
                 module.initialise(generator)
         for module in self.modules():

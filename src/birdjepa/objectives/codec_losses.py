@@ -23,10 +23,6 @@ from torch.nn import functional as F
 from birdjepa.audio.logmel import LogMel, LogMelConfig
 from birdjepa.models.discriminators import Judged
 
-LOG_FLOOR = 1e-5
-"""Added to a magnitude before the log."""
-MEL_FLOOR = 1e-10
-"""Least mel power; of a magnitude 1e-5."""
 SAMPLES_PER_BAND = 16
 """Of a window, for each mel band: no band is then narrower than the spacing of the FFT's bins, up to 48 kHz."""
 
@@ -37,9 +33,12 @@ class StftLossConfig:
 
     windows: tuple[int, ...] = (2048, 1024, 512, 256, 128)
     """Samples of each resolution's window and FFT; its hop is a quarter of them."""
+    floor: float = 1e-5
+    """Added to a magnitude before the log. What is much quieter need not be told apart."""
 
     def __post_init__(self) -> None:
         _check_windows(self.windows, 4)
+        _check_floor(self.floor)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,9 +47,12 @@ class MelLossConfig:
 
     windows: tuple[int, ...] = (2048, 1024, 512, 256)
     """Samples of each scale's window, a power of two; its hop is a quarter of them, and it has a band for every 16."""
+    floor: float = 1e-5
+    """Least mel magnitude."""
 
     def __post_init__(self) -> None:
         _check_windows(self.windows, SAMPLES_PER_BAND)
+        _check_floor(self.floor)
         if any(window & (window - 1) for window in self.windows):
             raise ValueError(f"windows must be powers of two, got {self.windows}")
 
@@ -65,7 +67,7 @@ class MelLossConfig:
                 f_min=0.0,
                 f_max=sampling_rate / 2,
                 unit="nat",
-                floor=MEL_FLOOR,
+                floor=self.floor**2,
             ).build()
             for window in self.windows
         )
@@ -85,7 +87,7 @@ def stft_loss(
     config: StftLossConfig,
     valid: Bool[Tensor, "b s"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean over resolutions of L1(|M|, |R|) + L1(log(|M| + 1e-5), log(|R| + 1e-5)), natural logarithms.
+    """Mean over resolutions of L1(|M|, |R|) + L1(log(|M| + floor), log(|R| + floor)), natural logarithms.
 
     M and R are Hann-windowed spectra, not normalised, of frames whose middles are multiples of the hop; zeros stand
     before and behind the clip, and frames count whose middle is sound. A clip thus scores the same alone and padded.
@@ -99,7 +101,7 @@ def stft_loss(
         hop = window // 4
         hann = torch.hann_window(window, device=made.device, dtype=made.dtype)
         mine, theirs = (_magnitudes(wave, window, hop, hann) for wave in (made, real))
-        levels = ((mine + LOG_FLOOR).log() - (theirs + LOG_FLOOR).log()).abs()
+        levels = ((mine + config.floor).log() - (theirs + config.floor).log()).abs()
         distance = reduce((mine - theirs).abs() + levels, "b f t -> b t", "mean")
         losses.append(_mean(distance, None if valid is None else valid[:, ::hop]))
     return torch.stack(losses).mean()
@@ -112,7 +114,7 @@ def mel_loss(
     valid: Bool[Tensor, "b s"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over the front ends of `MelLossConfig.build` of L1 between log mel magnitudes: half of the natural logarithm
-    of mel power, at least 1e-10. Frames as those of `stft_loss`.
+    of mel power, at least floor^2. Frames as those of `stft_loss`.
 
     Source: HiFi-GAN's mel loss, at several scales as in Kumar et al. 2023 (DAC), arXiv 2306.06546; here mel filters are
     laid over power, as in all our front ends.
@@ -173,6 +175,11 @@ def feature_loss(
 def _check_windows(windows: tuple[int, ...], multiple: int) -> None:
     if not windows or any(window < multiple or window % multiple for window in windows):
         raise ValueError(f"windows must be at least one, each a positive multiple of {multiple} samples, got {windows}")
+
+
+def _check_floor(floor: float) -> None:
+    if not floor > 0:
+        raise ValueError(f"floor must be above 0, for silence has no logarithm; got {floor}")
 
 
 def silenced(wave: Float[Tensor, "b s"], valid: Bool[Tensor, "b s"] | None) -> Float[Tensor, "b s"]:

@@ -5,24 +5,30 @@ the whole clip; the predictor must say what the teacher says where the context h
 setting: in the waveform, so that the context cannot know of what it must predict; behind the convolutions, whose reach
 leaks at the edges of spans; or behind the whole encoder, as the public system does, whose context has heard it all.
 
-Axes: b clips | s audio samples | n frames | d code dimensions | e embedding
-Source: arXiv 2512.07168.
+A teacher that is an average of the context says nothing of sound by itself, and learns to slowly. So there can be an
+anchor, which the public system has not: a linear layer must tell the spectrum of each frame that the context heard.
+
+Axes: b clips | s audio samples | n frames | d code dimensions | e embedding | t log-mel frames of a frame | m mels
+Source: arXiv 2512.07168; the anchor is our own.
 """
 
 import copy
 import dataclasses
+import math
 from typing import Literal, NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from birdjepa.audio.logmel import LogMel
 from birdjepa.core import processes, random
 from birdjepa.core.batch import ClipBatch
 from birdjepa.models.frame_predictor import FramePredictorConfig
 from birdjepa.models.waveform import Frames
-from birdjepa.models.waveform_encoder import WaveformEncoder
+from birdjepa.models.waveform_encoder import WaveformEncoder, WaveformEncoderConfig
 from birdjepa.nn import synced
 from birdjepa.nn.sigreg import SigregConfig, directions, null_floor, sigreg
 from birdjepa.nn.spread import effective_rank
@@ -31,6 +37,8 @@ from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfi
 from birdjepa.objectives.spans import SpanMaskConfig, draw_spans
 from birdjepa.objectives.teacher import follow
 
+FLOOR = 1e-8
+"""Mel power below which the spectrum is silence (-80 dB): what is quieter need not be told apart."""
 RANKED = 512
 """Frames of a batch whose rank is found, for a log line at each step."""
 MaskAt = Literal["waveform", "features", "output"]
@@ -72,6 +80,9 @@ class DaamConfig(ObjectiveConfig):
     export: Literal["teacher", "context"] = "teacher"
     """Which encoder leaves the run."""
     sigreg: FrameSigregConfig = FrameSigregConfig()
+    spectrum_weight: float = 0.0
+    """Of the mean absolute error, in 20 dB, of the log-mel spectrum that a linear layer tells of each frame that the
+    context heard; 0 leaves it out, as the public system does."""
     gain_db: float = 6.0
     """Level of a clip: uniform within plus or minus this."""
     noise: float = 0.0
@@ -80,8 +91,11 @@ class DaamConfig(ObjectiveConfig):
     def __post_init__(self) -> None:
         if not 0 <= self.momentum[0] <= self.momentum[1] <= 1:
             raise ValueError(f"momentum must ascend within [0, 1], got {self.momentum[0]}, {self.momentum[1]}")
-        if self.gain_db < 0 or self.noise < 0:
-            raise ValueError(f"need gain_db >= 0 and noise >= 0, got {self.gain_db}, {self.noise}")
+        if min(self.gain_db, self.noise, self.spectrum_weight) < 0:
+            raise ValueError(
+                "need gain_db, noise and spectrum_weight >= 0, got "
+                f"{self.gain_db}, {self.noise}, {self.spectrum_weight}"
+            )
 
     def build(self, encoder: WaveformEncoder, seed: int, data: DataSize) -> "Daam":  # pyright: ignore
         return Daam(self, encoder, seed)
@@ -105,6 +119,10 @@ class Daam(Objective):
         self.teacher = copy.deepcopy(encoder).requires_grad_(False)
         self.predictor = config.predictor.build(encoder.config.network)
         self.predictor.initialise(random.torch_generator(seed, "initialise", "predictor"))
+        self.spectrum = nn.ModuleList([Spectrum(encoder.config)] if config.spectrum_weight else [])
+        for spectrum in self.spectrum:
+            assert isinstance(spectrum, Spectrum)
+            spectrum.initialise(random.torch_generator(seed, "initialise", "spectrum"))
         self.floor = null_floor(config.sigreg.sigreg) if config.sigreg.weight else 0.0
 
     @property
@@ -112,7 +130,8 @@ class Daam(Objective):
         return self.teacher if self.config.export == "teacher" else self.encoder
 
     def forward(self, batch: ClipBatch, chance: Chance) -> ObjectiveOutput:
-        look = self.look(self.altered(batch, chance), batch, chance)
+        clips = self.altered(batch, chance)
+        look = self.look(clips, batch, chance)
         loss = masked_loss(look.predicted, look.target, look.hidden, self.config.loss)
         embedding = self.encoder.pool_frames(look.context)
         with torch.no_grad():
@@ -127,6 +146,11 @@ class Daam(Objective):
             normality = self._normality(look.context, chance)
             loss = loss + weight * normality
             terms["sigreg_excess"] = normality.detach() - self.floor
+        for spectrum in self.spectrum:
+            told, true = spectrum(look.context.values, clips)
+            error = masked_loss(told, true, look.context.kept, "l1")
+            loss = loss + self.config.spectrum_weight * error
+            terms["spectrum"] = error.detach()
         return ObjectiveOutput(
             loss=loss,
             terms=terms,
@@ -209,6 +233,37 @@ class Daam(Objective):
         order = torch.randint(len(every), (config.n_frames,), generator=generator, device=every.device)
         slices = directions(chance.seed, chance.step, every.shape[1], config.sigreg.n_slices, every.device)
         return sigreg(every[order].unsqueeze(0), slices, config.sigreg)
+
+
+class Spectrum(nn.Module):
+    """What a linear layer tells of the log-mel spectrum within each frame, and what it is.
+
+    A frame has as many log-mel frames as are nearest to one in 10 ms and divide it; each is centred on its part.
+    """
+
+    def __init__(self, config: WaveformEncoderConfig) -> None:
+        super().__init__()
+        usual, hop = config.log_mel, config.network.hop
+        self.parts = next(n for n in range(math.ceil(hop / usual.hop), hop + 1) if hop % n == 0)
+        self.front_end = LogMel(dataclasses.replace(usual, hop=hop // self.parts, floor=FLOOR))
+        self.tell = nn.Linear(config.token_width, self.parts * usual.n_mels)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Normal weights of gain 1; at first every frame is told to be as loud as the front end's mean."""
+        nn.init.normal_(self.tell.weight, std=self.tell.in_features**-0.5, generator=generator)
+        nn.init.zeros_(self.tell.bias)
+
+    def forward(
+        self, frames: Float[Tensor, "b n d"], clips: Float[Tensor, "b s"]
+    ) -> tuple[Float[Tensor, "b n tm"], Float[Tensor, "b n tm"]]:
+        """Told and true, normalised; behind the end of a clip there are zeros."""
+        told = self.tell(frames)
+        window, hop = self.front_end.config.window, self.front_end.config.hop
+        before = (window - hop) // 2
+        wanted = self.front_end.config.n_samples(frames.shape[1] * self.parts)
+        with torch.no_grad():
+            heard = self.front_end(F.pad(clips, (before, wanted - before - clips.shape[1])))
+        return told, rearrange(heard, "b (n t) m -> b n (t m)", t=self.parts)
 
 
 def masked_loss(

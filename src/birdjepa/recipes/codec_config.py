@@ -97,7 +97,7 @@ class PretrainCodecConfig(RunConfig):
             )
         try:
             return CodecConfig(
-                encoder=encoder, quantiser=self.quantiser, vocoder=self.vocoder, group_size=self.group_size
+                encoder=encoder, quantiser=self.quantiser, vocoder=self.vocoder.spelt_out, group_size=self.group_size
             )
         except ValueError as error:
             raise UsageError(str(error)) from None

@@ -11,11 +11,14 @@ from birdjepa.data.loader import LoaderConfig
 from birdjepa.models.discriminators import DiscriminatorsConfig
 from birdjepa.models.patch import PatchConfig
 from birdjepa.models.projector import ProjectorConfig
+from birdjepa.models.quantiser import QuantiserConfig
 from birdjepa.models.vit import VitConfig
+from birdjepa.nn.fsq import FsqConfig
 from birdjepa.objectives import OBJECTIVES, AnyObjective
 from birdjepa.objectives.ajepa import AjepaConfig
 from birdjepa.objectives.augment import AugmentConfig
 from birdjepa.objectives.codec import CodecObjectiveConfig
+from birdjepa.objectives.codec_losses import MelLossConfig, StftLossConfig
 from birdjepa.objectives.daam import DaamConfig, FrameSigregConfig
 from birdjepa.objectives.diet import DietConfig
 from birdjepa.objectives.lejepa import LejepaConfig
@@ -73,27 +76,39 @@ def diet() -> PretrainConfig:
 
 
 def daam() -> PretrainWaveformConfig:
-    """Density-adaptive JEPA for some hundred steps on a CPU: clips of up to 2 s, targets without what a clip's frames
-    share, and SIGReg, which keeps the frames spread out for a probe and for a quantiser.
+    """Density-adaptive JEPA in half an hour on a CPU: clips of up to 2 s, targets without what a clip's frames share,
+    SIGReg, which keeps the frames spread out for a probe and for a quantiser, and spectra, without which so short a
+    training leaves frames that say little of the sound.
     """
     return PretrainWaveformConfig(
         loader=LoaderConfig(clip_s=2.0, workers=1),
-        objective=DaamConfig(target_norm="instance", momentum=(0.99, 1.0), sigreg=FrameSigregConfig(weight=0.02)),
+        objective=DaamConfig(
+            target_norm="instance",
+            momentum=(0.99, 1.0),
+            sigreg=FrameSigregConfig(weight=0.02),
+            spectrum_weight=2.0,
+        ),
         optim=AdamWConfig(lr=1e-3),
-        train=TrainConfig(steps=450, batch_size=16, checkpoint_every=50),
+        train=TrainConfig(steps=1400, batch_size=16, checkpoint_every=100),
     )
 
 
 def codec() -> PretrainCodecConfig:
-    """A codec behind the small waveform encoder, for an hour on two cores: stretches of half a second, discriminators
-    of a sixteenth of HiFi-GAN's width that join in at half-time.
+    """A codec behind the small waveform encoder, for an hour on one core: stretches of half a second, discriminators
+    of a sixteenth of HiFi-GAN's width that join in for the last third.
     """
     default = PretrainCodecConfig()
     return dataclasses.replace(
         default,
+        quantiser=QuantiserConfig(fsq=FsqConfig(levels=(8,))),
         loader=LoaderConfig(clip_s=1.0, workers=1),
         objective=CodecObjectiveConfig(
-            segment_s=0.5, disc_start_step=1500, discriminators=DiscriminatorsConfig(n_scales=2, divisor=16)
+            segment_s=0.5,
+            mel_weight=10.0,
+            disc_start_step=2000,
+            stft=StftLossConfig(floor=1e-3),
+            mel=MelLossConfig(floor=3e-4),
+            discriminators=DiscriminatorsConfig(n_scales=2, divisor=16),
         ),
         optim=AdversarialAdamWConfig(lr=1e-3),
         train=dataclasses.replace(default.train, steps=3000, batch_size=8),

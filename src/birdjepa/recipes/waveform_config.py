@@ -60,7 +60,7 @@ class PretrainWaveformConfig(RunConfig):
     def encoder_config(self) -> WaveformEncoderConfig:
         """The exported encoder's own configuration."""
         try:
-            return WaveformEncoderConfig(network=self.encoder, clips=self.clips, pooling=self.pooling)
+            return WaveformEncoderConfig(network=self.encoder.spelt_out, clips=self.clips, pooling=self.pooling)
         except ValueError as error:
             raise UsageError(str(error)) from None
 
