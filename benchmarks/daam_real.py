@@ -1,4 +1,5 @@
-"""Density-adaptive JEPA on digits and sounds: gates, and where frames are hidden, over seeds, beside random weights.
+"""Density-adaptive JEPA on digits and sounds: spectra, gates, and where frames are hidden, over seeds, beside random
+weights.
 
 Pretrains the CPU recipe without labels on FSDD and ESC-10 (twice as often), and probes ESC-10 in its official folds and
 digits in folds that share no speaker. Runs in --out are kept.
@@ -16,6 +17,7 @@ from real_audio import birdjepa
 
 VARIANTS = {
     "recipe": [],
+    "without spectra": ["--objective.spectrum-weight", "0"],
     "without gates": ["--encoder.components", "0"],
     "hidden behind the convolutions": ["--objective.mask-at", "features"],
     "hidden behind the encoder": ["--objective.mask-at", "output"],
