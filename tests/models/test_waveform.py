@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from birdjepa.models.waveform import PRESETS, Snake, Waveform, WaveformConfig
+from birdjepa.models.waveform import PRESETS, Waveform, WaveformConfig
 
 TINY = {
     "preset": "nano",
