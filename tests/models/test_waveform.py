@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from birdjepa.models.waveform import PRESETS, Waveform, WaveformConfig
+from birdjepa.nn.snake import Snake
 
 TINY = {
     "preset": "nano",
