@@ -87,8 +87,9 @@ def test_the_prediction_never_reads_what_stands_at_a_hidden_frame() -> None:
     assert torch.equal(again[look.teacher.kept], look.predicted[look.teacher.kept])
 
 
-def test_padding_changes_nothing() -> None:
-    batch, objective = make_batch(), make(spectrum_weight=1.0)
+@pytest.mark.parametrize("spectrum_weight", [0.0, 1.0])
+def test_padding_changes_nothing(spectrum_weight: float) -> None:
+    batch, objective = make_batch(), make(spectrum_weight=spectrum_weight)
     wider = dataclasses.replace(batch, clips=torch.nn.functional.pad(batch.clips, (0, 5 * HOP)))
     torch.testing.assert_close(objective(wider, CHANCE).loss, objective(batch, CHANCE).loss)
 
@@ -115,9 +116,10 @@ def test_nothing_hidden_is_no_error() -> None:
     assert output.loss == 0
 
 
+@pytest.mark.parametrize("spectrum_weight", [0.0, 1.0])
 @pytest.mark.parametrize("mask_at", ["waveform", "features", "output"])
-def test_who_learns(mask_at: MaskAt) -> None:
-    objective = make(mask_at=mask_at, spectrum_weight=1.0)
+def test_who_learns(mask_at: MaskAt, spectrum_weight: float) -> None:
+    objective = make(mask_at=mask_at, spectrum_weight=spectrum_weight)
     objective(make_batch(), CHANCE).loss.backward()
     learns = {name for name, parameter in objective.named_parameters() if parameter.grad is not None}
     silent = {name for name, parameter in objective.named_parameters() if parameter.grad is None}
