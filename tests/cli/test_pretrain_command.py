@@ -13,6 +13,7 @@ from birdjepa import cli
 from birdjepa.cli.pretrain import configure
 from birdjepa.cli.runs import take
 from birdjepa.core.errors import UsageError
+from birdjepa.optim.adversarial import AdversarialAdamWConfig
 from birdjepa.optim.groups import AdamWConfig
 from birdjepa.optim.muon import MuonConfig
 from birdjepa.recipes import pretrain
@@ -109,6 +110,7 @@ def test_a_file_is_laid_over_the_recipe_and_the_command_line_over_both(songs, tm
         (["lejepa", "--data", "x", "--optim.lr", "-1"], "need lr > 0"),
         (["lejepa", "--data", "x", "--optim", "sgd"], "--optim sgd: there are adamw, muon"),
         (["lejepa", "--data", "x", "--optim"], "--optim needs a name (adamw, muon)"),
+        (["daam", "--data", "x", "--optim", "muon"], "--optim muon: there are adamw"),
         (["lejepa", "--data", "x", "--optim.momentum", "0.9"], "--optim.momentum"),
         (["lejepa", "--data", "x", "--mup-base-width", "96"], "must be a positive multiple of 64"),
     ],
@@ -155,3 +157,5 @@ def test_an_optimiser_is_chosen_by_its_name(tmp_path):
         ["lejepa", "--config", str(file), "--optim", "muon", "--optim.momentum", "0.9"]
     ).optim == MuonConfig(lr=0.004, momentum=0.9)
     assert configure(["lejepa", "--config", str(file), "--optim", "adamw"]).optim == AdamWConfig()
+    assert isinstance(configure(["codec", "--optim", "adamw"]).optim, AdversarialAdamWConfig)
+    assert configure(["codec", "--optim", "muon", "--optim.lr", "2e-3"]).optim.lr == 2e-3

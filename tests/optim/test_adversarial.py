@@ -1,10 +1,11 @@
 import pytest
 import torch
+from tiny_codec import build_objective
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from birdjepa.core import config as configs
-from birdjepa.optim.adversarial import AdversarialAdamWConfig
+from birdjepa.optim.adversarial import AdversarialAdamWConfig, AdversarialMuonConfig
 
 
 def players() -> nn.Module:
@@ -59,6 +60,30 @@ def test_together_they_learn_as_by_two_optimisers() -> None:
         torch.testing.assert_close(mine, other)
 
 
+def test_muon_takes_what_lies_within_the_vocoder() -> None:
+    """The rest of it and the discriminators move as by AdamW alone, to the bit."""
+    mine, theirs = build_objective(), build_objective()
+    by_muon, by_adamw = AdversarialMuonConfig(lr=1e-3).build(mine), AdversarialAdamWConfig(lr=1e-3).build(theirs)
+    (muon,) = (group for group in by_muon.param_groups if "parts" in group)
+    names = {id(parameter): name for name, parameter in mine.named_parameters()}
+    hidden = {names[id(parameter)] for parameter in muon["params"]}
+    vocoder = {name for name, parameter in mine.named_parameters() if ".vocoder." in name and parameter.ndim == 3}
+    assert hidden == vocoder - {"codec.vocoder.enter.weight", "codec.vocoder.leave.weight"}
+    assert len(hidden) > 10
+    for step in range(2):
+        generator = torch.Generator().manual_seed(step)
+        for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+            if one.requires_grad:
+                one.grad = torch.randn(one.shape, generator=generator)
+                other.grad = one.grad.clone()
+        for optimiser in (by_muon, by_adamw):
+            for group in optimiser.param_groups:
+                group["lr"] = 1e-3 * group["rate"]
+            optimiser.step()
+    for (name, one), other in zip(mine.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other) == (name not in hidden), name
+
+
 def test_bad_settings_are_refused() -> None:
     for settings, match in (
         ({"layer_decay": 0.5}, "for encoders that learn"),
@@ -67,5 +92,8 @@ def test_bad_settings_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=match):
             AdversarialAdamWConfig(**settings)
-    config = AdversarialAdamWConfig(discriminator_rate=2.0)
-    assert configs.from_json(AdversarialAdamWConfig, configs.to_json(config)) == config
+    with pytest.raises(ValueError, match="momentum must be in"):
+        AdversarialMuonConfig(momentum=1.0)
+    for kind in (AdversarialAdamWConfig, AdversarialMuonConfig):
+        config = kind(discriminator_rate=2.0)
+        assert configs.from_json(kind, configs.to_json(config)) == config

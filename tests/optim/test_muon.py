@@ -9,8 +9,8 @@ from torch import nn
 from birdjepa.models.projector import Projector, ProjectorConfig
 from birdjepa.models.vit import VitConfig
 from birdjepa.optim import muon
-from birdjepa.optim.groups import AdamWConfig, describe, parameter_table
-from birdjepa.optim.muon import MuonConfig, orthogonalise, orthogonalise_all
+from birdjepa.optim.groups import AdamWConfig, describe, parameter_table, with_moments
+from birdjepa.optim.muon import Muon, MuonConfig, orthogonalise, orthogonalise_all
 from birdjepa.optim.roles import ROLES, Role, roles
 
 CONFIG = MuonConfig(lr=3e-3, weight_decay=0.1, momentum=0.9, beta1=0.8, beta2=0.9, eps=1e-6)
@@ -113,6 +113,26 @@ def test_fused_matrices_move_as_separate_ones(in_bf16, mlp, parts):
             alone = torch.optim.Muon([single], lr=3e-3, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
             alone.step()
             assert (became - single).norm() < 0.01 * (single - was).norm()
+
+
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.ConvTranspose1d])
+def test_a_kernel_moves_as_the_matrix_of_its_first_axis_by_the_others(kind):
+    convolution = kind(6, 8, 5)
+    before, rows = convolution.weight.detach().clone(), len(convolution.weight)
+    matrix = nn.Linear(before[0].numel(), rows, bias=False)
+    with torch.no_grad():
+        matrix.weight.copy_(before.flatten(1))
+    optimiser = CONFIG.build(convolution)
+    groups = {"params": [matrix.weight], "parts": [1], "weight_decay": 0.1, "name": "muon"}
+    other = with_moments(Muon([groups], lr=3e-3, momentum=0.9, betas=(0.8, 0.9), eps=1e-6))
+    for seed in range(3):
+        give_gradients(convolution, seed)
+        assert convolution.weight.grad is not None
+        matrix.weight.grad = convolution.weight.grad.flatten(1)
+        optimiser.step()
+        other.step()
+    assert torch.equal(convolution.weight.flatten(1), matrix.weight)
+    assert not torch.equal(convolution.weight, before)
 
 
 def test_singular_values_come_near_one():

@@ -13,7 +13,6 @@ from birdjepa.cli.slurm import clustered, submitted
 from birdjepa.core import config as configs
 from birdjepa.core.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from birdjepa.core.processes import asked
-from birdjepa.optim import OPTIMISERS
 from birdjepa.recipes import pretrain, slurm
 from birdjepa.recipes.any_run import RUNS
 from birdjepa.recipes.config import RunConfig
@@ -85,10 +84,11 @@ def configure(argv: Sequence[str]) -> RunConfig:
     name, rest, file = named(argv, f"a recipe ({', '.join(RECIPES)})")
     if name and name not in RECIPES:
         raise UsageError(f"{name!r} is not a recipe; there are {', '.join(RECIPES)}")
-    rest, optimiser = take(rest, "--optim", f"a name ({', '.join(OPTIMISERS)})")
-    if optimiser and optimiser not in OPTIMISERS:
-        raise UsageError(f"--optim {optimiser}: there are {', '.join(OPTIMISERS)}")
-    kinds = {"optim": OPTIMISERS[optimiser].__name__} if optimiser else {}
     kind = "" if name or file is None else configs.read_file(Path(file)).get("kind")
     default = RUNS[kind]() if kind in RUNS else RECIPES[name or "lejepa"]()  # pyright: ignore[reportCallIssue]
+    there_are = ", ".join(default.optimisers)
+    rest, optimiser = take(rest, "--optim", f"a name ({there_are})")
+    if optimiser and optimiser not in default.optimisers:
+        raise UsageError(f"--optim {optimiser}: there are {there_are}")
+    kinds = {"optim": default.optimisers[optimiser].__name__} if optimiser else {}
     return layered(default, file, rest, prog="birdjepa pretrain RECIPE", description=DESCRIPTION, kinds=kinds)

@@ -6,4 +6,4 @@ from birdjepa.optim.muon import MuonConfig
 AnyOptimiser = AdamWConfig | MuonConfig
 
 OPTIMISERS: dict[str, type[AnyOptimiser]] = {"adamw": AdamWConfig, "muon": MuonConfig}
-"""What `birdjepa pretrain --optim NAME` takes."""
+"""What `birdjepa pretrain --optim NAME` takes for encoders of spectrograms."""

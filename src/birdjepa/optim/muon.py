@@ -4,7 +4,8 @@
     W <- W (1 - lr wd) - lr 0.2 sqrt(max(rows, columns)) O
 
 The factor gives a step the size of one of AdamW, so that one learning rate and one weight decay serve both. Fused
-matrices (qkv, the two of a SwiGLU) are orthogonalised one by one. Sharded parameters (FSDP2) are gathered for it whole.
+matrices (qkv, the two of a SwiGLU) are orthogonalised one by one. A kernel of a convolution is the matrix of its first
+axis by all others. Sharded parameters (FSDP2) are gathered for it whole.
 
 Source: Keller Jordan's Muon; Liu et al., "Muon is scalable", arXiv 2502.16982, for the factor. On plain matrices it is
 torch.optim.Muon(adjust_lr_fn="match_rms_adamw").
@@ -53,15 +54,21 @@ class MuonConfig(OptimiserConfig):
           ValueError: if a parameter has no role.
         """
         table = parameter_table(module, self.layer_decay, self.head_rate, with_muon=True, width_rates=width_rates)
-        return with_moments(Muon(make_groups(module, table, self.weight_decay), self))
+        betas = (self.beta1, self.beta2)
+        groups = make_groups(module, table, self.weight_decay)
+        return with_moments(Muon(groups, lr=self.lr, momentum=self.momentum, betas=betas, eps=self.eps))
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups with `parts` (how many matrices each parameter holds) learn by Muon, others by AdamW."""
+    """Groups with `parts` (how many matrices each parameter holds) learn by Muon, others by AdamW, whose are betas and
+    eps.
+    """
 
-    def __init__(self, groups: list[dict[str, Any]], config: MuonConfig) -> None:
-        super().__init__(groups, {"lr": config.lr})
-        self.config = config
+    def __init__(
+        self, groups: list[dict[str, Any]], *, lr: float, momentum: float, betas: tuple[float, float], eps: float
+    ) -> None:
+        super().__init__(groups, {"lr": lr})
+        self.momentum, self.betas, self.eps = momentum, betas, eps
 
     @torch.no_grad()
     def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - no closures here
@@ -74,7 +81,7 @@ class Muon(torch.optim.Optimizer):
         for group in by_muon:
             for parameter, parts in zip(group["params"], group["parts"], strict=True):
                 if parameter.grad is not None:
-                    rows, columns = parameter.shape[0] // parts, parameter.shape[1]
+                    rows, columns = parameter.shape[0] // parts, math.prod(parameter.shape[1:])
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(next(directions), alpha=-group["lr"] * RMS * math.sqrt(max(rows, columns)))
 
@@ -90,11 +97,11 @@ class Muon(torch.optim.Optimizer):
             [state["step"] for state in states],
             fused=True,
             amsgrad=False,
-            beta1=self.config.beta1,
-            beta2=self.config.beta2,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
             lr=group["lr"],
             weight_decay=group["weight_decay"],
-            eps=self.config.eps,
+            eps=self.eps,
             maximize=False,
         )
 
@@ -104,12 +111,12 @@ class Muon(torch.optim.Optimizer):
         for parameter, parts in held:
             gradient, momentum = parameter.grad, self.state[parameter]["momentum"]
             assert gradient is not None
-            momentum.lerp_(gradient, 1 - self.config.momentum)
-            pieces += whole(gradient.lerp(momentum, self.config.momentum)).chunk(parts)
+            momentum.lerp_(gradient, 1 - self.momentum)
+            pieces += whole(gradient.lerp(momentum, self.momentum)).flatten(1).chunk(parts)
         done = iter(orthogonalise_all(pieces))
         for parameter, parts in held:
             direction = torch.cat([next(done) for _ in range(parts)])
-            yield placed_like(direction.to(parameter.dtype), parameter)
+            yield placed_like(direction.to(parameter.dtype).view(parameter.shape), parameter)
 
 
 def orthogonalise_all(matrices: Sequence[Float[Tensor, "_ _"]]) -> list[Float[Tensor, "_ _"]]:

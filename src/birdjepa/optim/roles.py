@@ -14,7 +14,9 @@ from birdjepa.models.predictor import Predictor
 from birdjepa.models.projector import Projector
 from birdjepa.models.source_head import SourceHead
 from birdjepa.models.vit import Vit
+from birdjepa.models.vocoder import Vocoder
 from birdjepa.nn.block import Attention, LayerScale, Mlp, SwiGlu
+from birdjepa.nn.convolution import Snake
 
 Kind = Literal["input", "hidden", "head", "token", "vector"]
 """input: the matrix that reads what a module is given; hidden: one between hidden layers; head: one that reads out;
@@ -45,8 +47,13 @@ ROLES: dict[type[nn.Module], dict[str, Role]] = {
     LinearHead: {"linear.weight": HEAD},
     AttentiveHead: {"queries": TOKEN, "keys.weight": HEAD, "values.weight": HEAD, "linear.weight": HEAD},
     PrototypicalHead: {"prototypes": TOKEN, "weight": VECTOR, "bias": VECTOR},
+    nn.Conv1d: {"weight": HIDDEN, "bias": VECTOR},
+    nn.ConvTranspose1d: {"weight": HIDDEN, "bias": VECTOR},
+    Snake: {"raw": VECTOR},
+    Vocoder: {"enter.weight": INPUT, "leave.weight": HEAD},
 }
-"""Class of the owner, then the parameter's name as seen from it."""
+"""Class of the owner, then the parameter's name as seen from it. What an outer module says goes before an inner one's.
+"""
 
 
 def roles(module: nn.Module) -> dict[str, Role]:
@@ -57,9 +64,9 @@ def roles(module: nn.Module) -> dict[str, Role]:
     """
     found: dict[str, Role] = {}
     for path, owner in module.named_modules():
-        for kind in reversed(type(owner).__mro__):  # a wrapped class (FSDP) keeps the entry of what it wraps
+        for kind in type(owner).__mro__:  # a wrapped class (FSDP) keeps the entry of what it wraps
             for name, role in ROLES.get(kind, {}).items():
-                found[f"{path}.{name}" if path else name] = role
+                found.setdefault(f"{path}.{name}" if path else name, role)
     named = dict(module.named_parameters())
     for name, parameter in named.items():
         if name not in found:

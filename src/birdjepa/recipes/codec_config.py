@@ -1,6 +1,7 @@
 """The configuration of a run that learns a codec behind an encoder of waveforms, which stays as it is."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from birdjepa.models.vocoder import VocoderConfig
 from birdjepa.models.waveform_encoder import WaveformEncoderConfig
 from birdjepa.objectives.base import DataSize, Objective
 from birdjepa.objectives.codec import CodecObjective, CodecObjectiveConfig, measure
-from birdjepa.optim.adversarial import AdversarialAdamWConfig
+from birdjepa.optim.adversarial import ADVERSARIAL, AdversarialAdamWConfig, AnyAdversarial
+from birdjepa.optim.groups import OptimiserConfig
 from birdjepa.recipes.codec_card import codec_card
 from birdjepa.recipes.codec_samples import Samples
 from birdjepa.recipes.config import RunConfig, millions
@@ -41,7 +43,7 @@ class PretrainCodecConfig(RunConfig):
     """Clips from which the quantiser's statistics are taken, before the first step."""
     loader: LoaderConfig = LoaderConfig(clip_s=2.0)
     objective: CodecObjectiveConfig = CodecObjectiveConfig()
-    optim: AdversarialAdamWConfig = AdversarialAdamWConfig()
+    optim: AnyAdversarial = AdversarialAdamWConfig()
     train: TrainConfig = TrainConfig(
         clip_by="group",
         probe=OnlineProbeConfig(enabled=False),
@@ -65,6 +67,10 @@ class PretrainCodecConfig(RunConfig):
     @property
     def sampling_rate(self) -> int:
         return read_config(self.encoder).sampling_rate
+
+    @property
+    def optimisers(self) -> Mapping[str, type[OptimiserConfig]]:
+        return ADVERSARIAL
 
     def check(self) -> None:
         super().check()

@@ -7,6 +7,7 @@ waveform_config.py, with a codec behind a frozen encoder in codec_config.py.
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -29,7 +30,7 @@ from birdjepa.objectives.augment import GROUP
 from birdjepa.objectives.base import DataSize, Objective, ObjectiveConfig
 from birdjepa.objectives.lejepa import LejepaConfig
 from birdjepa.objectives.supervised import SupervisedConfig
-from birdjepa.optim import AnyOptimiser, mup
+from birdjepa.optim import OPTIMISERS, AnyOptimiser, mup
 from birdjepa.optim.groups import AdamWConfig, OptimiserConfig
 from birdjepa.optim.mup import WidthRates
 from birdjepa.optim.schedules import ScheduleConfig
@@ -82,6 +83,11 @@ class RunConfig(abc.ABC):
     @abc.abstractmethod
     def sampling_rate(self) -> int:
         """Hz of the clips that are learnt from."""
+
+    @property
+    def optimisers(self) -> Mapping[str, type[OptimiserConfig]]:
+        """What `birdjepa pretrain --optim NAME` takes."""
+        return {"adamw": AdamWConfig}
 
     def check(self) -> None:
         """What must hold between the parts.
@@ -178,6 +184,10 @@ class PretrainConfig(RunConfig):
     @property
     def sampling_rate(self) -> int:
         return self.front_end.sampling_rate
+
+    @property
+    def optimisers(self) -> Mapping[str, type[OptimiserConfig]]:
+        return OPTIMISERS
 
     def check(self) -> None:
         super().check()

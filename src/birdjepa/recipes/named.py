@@ -81,7 +81,7 @@ def daam() -> PretrainWaveformConfig:
     """
     return PretrainWaveformConfig(
         loader=LoaderConfig(clip_s=2.0, workers=1),
-        objective=DaamConfig(target_norm="layer", momentum=(0.99, 1.0), spectrum_weight=2.0),
+        objective=DaamConfig(target_norm="layer", momentum=(0.99, 1.0), spectrum_weight=4.0),
         optim=AdamWConfig(lr=1e-3),
         train=TrainConfig(steps=1400, batch_size=16, checkpoint_every=100),
     )
