@@ -37,6 +37,8 @@ from birdjepa.train.sinks import read_metrics
 RATE = 16_000
 FLOOR = 1e-7
 """Least mel power that the listener hears."""
+SEMITONES = 1.5
+"""By which a pitch may be off and still be taken for kept."""
 SHOWN = ("mel", "mr_stft", "log_spectral_db", "si_sdr_db", "stoi", "estoi", "pesq_nb")
 """The first three fall as the sound gets nearer, the others rise."""
 
@@ -60,25 +62,26 @@ def main() -> None:
     for name, folder in (("untrained", f"{config.out}-untrained/codec"), ("trained", f"{config.out}/codec")):
         found = json.loads(birdjepa("codec", "eval", folder, str(held_out), "--speech", "--json"))
         learnt = load_codec(folder)
-        heard = listener.accuracy(held_out, lambda wave, by=learnt: by.roundtrip(wave, sampling_rate=RATE))
-        table.append({"sound": f"codec, {name}", **row_of(found["means"]["codec"]), "digits heard": f"{heard:.3f}"})
+        heard = listener.judged(held_out, lambda wave, by=learnt: by.roundtrip(wave, sampling_rate=RATE))
+        table.append({"sound": f"codec, {name}", **row_of(found["means"]["codec"]), **heard})
     hop = found["codec"]["hop"]
     others = {
         "griffin_lim": lambda wave: griffin_lim.floor(torch.from_numpy(wave), RATE, hop, seed=0).numpy(),
         "silence": np.zeros_like,
     }
     for floor, made in others.items():
-        heard = listener.accuracy(held_out, made)
+        heard = listener.judged(held_out, made)
         cells = row_of(found["means"][floor])
-        table.append({"sound": floor.replace("_", "-").title(), **cells, "digits heard": f"{heard:.3f}"})
-    heard = listener.accuracy(held_out, lambda wave: wave)
-    table.append({"sound": "the recordings", **dict.fromkeys(SHOWN, ""), "digits heard": f"{heard:.3f}"})
+        table.append({"sound": floor.replace("_", "-").title(), **cells, **heard})
+    heard = listener.judged(held_out, lambda wave: wave)
+    table.append({"sound": "the recordings", **dict.fromkeys(SHOWN, ""), **heard})
     rates, speed = found["rates"], found["speed"]
     notes = [
         f"{config.train.steps} steps of {config.train.batch_size} stretches of {config.objective.segment_s:g} s, about "
         f"{sum(steps) / len(steps) * config.train.steps / 60:.0f} minutes by the logged steps; {options.encoder}",
         f"{options.judged} recordings of FSDD's official test part, which the codec did not learn from; 95 % intervals",
         "digits heard: share that a logistic regression on log-mel, learnt from the training part, gets right",
+        f"pitch kept: share of voiced stretches whose pitch is within {SEMITONES:g} semitones of the recording's",
         f"{rates['frame_hz']:g} frames, {rates['tokens_per_s']:g} packed codes, {rates['nominal_bit_s']:g} bit a "
         f"second; {found['usage']['least_used']:.0%} of the levels in the least used dimension",
         f"encodes at {speed['encode_x_real_time']:.1f}, decodes at {speed['decode_x_real_time']:.1f} times real time",
@@ -124,26 +127,56 @@ class Listener:
         drawn = np.sort(np.random.default_rng(0).permutation(len(rows))[:n])
         return ["path,label", *(f"{self.folder / rows[i]['path']},{rows[i]['label']}" for i in drawn)]
 
-    def accuracy(self, manifest: Path, made: Callable[[np.ndarray], np.ndarray]) -> float:
-        """Of the manifest's recordings, as they are made."""
+    def judged(self, manifest: Path, made: Callable[[np.ndarray], np.ndarray]) -> dict[str, str]:
+        """What is heard of the manifest's recordings, as they are made."""
         rows = list(csv.DictReader(manifest.open(encoding="utf-8")))
-        features = np.stack([self.features(made(self.wave(row["path"]))) for row in rows])
-        return float(self.model.score(features, [row["label"] for row in rows]))
+        waves = [self.wave(row["path"]) for row in rows]
+        heard = [made(wave) for wave in waves]
+        digits = self.model.score(np.stack([self.features(each) for each in heard]), [row["label"] for row in rows])
+        kept = np.concatenate([pitch_kept(*pair) for pair in zip(waves, heard, strict=True)])
+        return {"digits heard": f"{digits:.3f}", "pitch kept": f"{kept.mean():.3f}"}
+
+
+def pitch_kept(real: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """For each voiced stretch of a recording: is the pitch of what was made of it near its own?"""
+    hertz, strength, power = pitches(real)
+    voiced = (strength > 0.8) & (power > power.max() * 1e-3)
+    octaves = np.log2(pitches(made)[0][: len(hertz)][voiced] / hertz[voiced])
+    return np.abs(octaves) < SEMITONES / 12
+
+
+def pitches(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every 10 ms: the pitch between 70 and 400 Hz in Hz, how strong it is (at most 1), and the power, over 40 ms.
+
+    The shortest delay whose normalised correlation is a peak and at least 0.9 of the highest.
+    """
+    window, shortest, longest = RATE // 25, RATE // 400, RATE // 70
+    padded = np.pad(wave, (window // 2, 2 * window)).astype(np.float64)
+    stretches = np.lib.stride_tricks.sliding_window_view(padded, window + longest + 1)[: len(wave) : RATE // 100]
+    stretches = stretches - stretches.mean(1, keepdims=True)
+    here = stretches[:, :window]
+    power = np.square(here).sum(1)
+    correlations = []
+    for delay in range(shortest, longest + 2):
+        later = stretches[:, delay : delay + window]
+        size = np.sqrt(power * np.square(later).sum(1)).clip(1e-9)
+        correlations.append((here * later).sum(1) / size)
+    by_delay = np.stack(correlations, 1)
+    inner = by_delay[:, 1:-1]
+    is_peak = (inner >= by_delay[:, :-2]) & (inner >= by_delay[:, 2:]) & (inner >= 0.9 * inner.max(1, keepdims=True))
+    return RATE / (shortest + 1 + is_peak.argmax(1)), inner.max(1), power
 
 
 def run_of(options: Any) -> PretrainCodecConfig:
     """The recipe on FSDD's training part."""
     made = codec()
     out = options.out or Path(tempfile.mkdtemp()) / "codec"
-    start = round(made.objective.disc_start_step * options.steps / made.train.steps)
-    objective = dataclasses.replace(made.objective, disc_start_step=start)
     return dataclasses.replace(
         made,
         data=(str(options.shared / "fsdd" / "metadata.csv"),),
         splits=("train",),
         encoder=options.encoder,
         out=out,
-        objective=objective,
         report=False,
         train=dataclasses.replace(made.train, steps=options.steps, threads=options.threads),
     )

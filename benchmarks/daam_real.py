@@ -22,7 +22,7 @@ VARIANTS = {
     "hidden behind the convolutions": ["--objective.mask-at", "features"],
     "hidden behind the encoder": ["--objective.mask-at", "output"],
 }
-PROBES = (("esc10", "split"), ("fsdd", "split_group"))
+PROBES = {"esc10": "split", "fsdd": "split_group"}
 """Set and the column of its folds; groups of FSDD are its speakers."""
 
 
@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--probes", nargs="*", choices=PROBES, default=list(PROBES))
     parser.add_argument("--out", type=Path, help="where the runs go; a temporary folder by default")
     options = parser.parse_args()
     out = options.out or Path(tempfile.mkdtemp())
@@ -43,8 +44,8 @@ def main() -> None:
             common_settings = ["--train.steps", str(options.steps), "--train.threads", str(options.threads)]
             settings = [*common_settings, "--seed", str(seed), "--report", "False", *VARIANTS[name]]
             birdjepa("pretrain", "daam", "--data", *data, "--out", str(run), *settings)
-            for probed, folds in PROBES:
-                labelled = ["--data", str(options.shared / probed / "metadata.csv"), "--folds", folds]
+            for probed in options.probes:
+                labelled = ["--data", str(options.shared / probed / "metadata.csv"), "--folds", PROBES[probed]]
                 scores = json.loads(birdjepa("probe", str(run / "encoder"), *labelled, "--seed", str(seed), "--json"))
                 scored = {name: scores} | ({"random weights": scores["floors"]["random"]} if name == "recipe" else {})
                 for what, score in scored.items():

@@ -164,7 +164,7 @@ def test_sigreg_is_added_by_its_weight() -> None:
 def test_the_spectrum_of_a_frame_is_of_its_own_samples(strides: tuple[int, ...], parts: int) -> None:
     """Parts of about 10 ms that divide it, each centred; a tone within one frame is loudest there."""
     network = dataclasses.replace(NETWORK, strides=strides)
-    spectrum = Spectrum(make_encoder(network).config, 1.0)
+    spectrum = Spectrum(make_encoder(network).config)
     assert spectrum.parts == parts
     clips = torch.zeros(1, 9 * network.hop + 1)
     clips[0, 4 * network.hop : 5 * network.hop] = torch.sin(torch.arange(network.hop) * 0.7)
@@ -180,16 +180,17 @@ def test_the_spectrum_of_a_frame_is_of_its_own_samples(strides: tuple[int, ...],
 def test_only_what_the_context_heard_must_be_told() -> None:
     objective, batch = make(spectrum_weight=1.0), make_batch((1600, 1600))
     hidden = objective.hidden(batch, CHANCE)
-    heard = objective.encoder.network(batch.clips, batch.lengths, ~hidden).values
-    both = [spectrum(heard, batch.clips) for spectrum in objective.spectra]
-    expected = torch.stack([(told - true)[~hidden].abs().mean() for told, true in both]).mean()
+    spectrum = objective.spectrum[0]
+    assert isinstance(spectrum, Spectrum)
+    told, true = spectrum(objective.encoder.network(batch.clips, batch.lengths, ~hidden).values, batch.clips)
+    expected = (told - true)[~hidden].abs().mean()
     output = objective(batch, CHANCE)
     torch.testing.assert_close(output.terms["spectrum"], expected.detach())
     torch.testing.assert_close(output.loss, make()(batch, CHANCE).loss + expected)
 
 
 def test_without_its_weight_nothing_tells_spectra() -> None:
-    assert not any("spectr" in name for name in (*make().state_dict(), *make()(make_batch(), CHANCE).terms))
+    assert not any("spectrum" in name for name in (*make().state_dict(), *make()(make_batch(), CHANCE).terms))
     with pytest.raises(ValueError, match="spectrum_weight"):
         DaamConfig(spectrum_weight=-1.0)
 

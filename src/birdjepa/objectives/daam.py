@@ -6,7 +6,7 @@ setting: in the waveform, so that the context cannot know of what it must predic
 leaks at the edges of spans; or behind the whole encoder, as the public system does, whose context has heard it all.
 
 A teacher that is an average of the context says nothing of sound by itself, and learns to slowly. So there can be an
-anchor, which the public system has not: linear layers must tell the spectra of each frame that the context heard.
+anchor, which the public system has not: a linear layer must tell the spectrum of each frame that the context heard.
 
 Axes: b clips | s audio samples | n frames | d code dimensions | e embedding | t log-mel frames of a frame | m mels
 Source: arXiv 2512.07168; the anchor is our own.
@@ -37,9 +37,6 @@ from birdjepa.objectives.base import Chance, DataSize, Objective, ObjectiveConfi
 from birdjepa.objectives.spans import SpanMaskConfig, draw_spans
 from birdjepa.objectives.teacher import follow
 
-WINDOWS = (1.0, 2.5)
-"""Of the spectra that are told, times the encoder's usual window of 25 ms: the short one is quick, the long one holds
-the harmonics of a voice apart."""
 FLOOR = 1e-8
 """Mel power below which the spectrum is silence (-80 dB): what is quieter need not be told apart."""
 RANKED = 512
@@ -84,8 +81,8 @@ class DaamConfig(ObjectiveConfig):
     """Which encoder leaves the run."""
     sigreg: FrameSigregConfig = FrameSigregConfig()
     spectrum_weight: float = 0.0
-    """Of the mean absolute error, in 20 dB, of the log-mel spectra that linear layers tell of each frame that the
-    context heard, one with short and one with long windows; 0 leaves them out, as the public system does."""
+    """Of the mean absolute error, in 20 dB, of the log-mel spectrum that a linear layer tells of each frame that the
+    context heard; 0 leaves it out, as the public system does."""
     gain_db: float = 6.0
     """Level of a clip: uniform within plus or minus this."""
     noise: float = 0.0
@@ -122,11 +119,10 @@ class Daam(Objective):
         self.teacher = copy.deepcopy(encoder).requires_grad_(False)
         self.predictor = config.predictor.build(encoder.config.network)
         self.predictor.initialise(random.torch_generator(seed, "initialise", "predictor"))
-        windows = WINDOWS if config.spectrum_weight else ()
-        self.spectra = nn.ModuleList(Spectrum(encoder.config, times) for times in windows)
-        for number, spectrum in enumerate(self.spectra):
+        self.spectrum = nn.ModuleList([Spectrum(encoder.config)] if config.spectrum_weight else [])
+        for spectrum in self.spectrum:
             assert isinstance(spectrum, Spectrum)
-            spectrum.initialise(random.torch_generator(seed, "initialise", "spectrum", number))
+            spectrum.initialise(random.torch_generator(seed, "initialise", "spectrum"))
         self.floor = null_floor(config.sigreg.sigreg) if config.sigreg.weight else 0.0
 
     @property
@@ -150,10 +146,9 @@ class Daam(Objective):
             normality = self._normality(look.context, chance)
             loss = loss + weight * normality
             terms["sigreg_excess"] = normality.detach() - self.floor
-        if self.spectra:
-            both = [spectrum(look.context.values, clips) for spectrum in self.spectra]
-            errors = [masked_loss(told, true, look.context.kept, "l1") for told, true in both]
-            error = torch.stack(errors).mean()
+        for spectrum in self.spectrum:
+            told, true = spectrum(look.context.values, clips)
+            error = masked_loss(told, true, look.context.kept, "l1")
             loss = loss + self.config.spectrum_weight * error
             terms["spectrum"] = error.detach()
         return ObjectiveOutput(
@@ -243,16 +238,14 @@ class Daam(Objective):
 class Spectrum(nn.Module):
     """What a linear layer tells of the log-mel spectrum within each frame, and what it is.
 
-    A frame has a log-mel frame for each of its parts: as few as divide it and are at most as long as the usual hop of
-    10 ms; each is centred on its part. Windows, and the parts with them, are so many times as long as usual.
+    A frame has as many log-mel frames as are nearest to one in 10 ms and divide it; each is centred on its part.
     """
 
-    def __init__(self, config: WaveformEncoderConfig, times: float) -> None:
+    def __init__(self, config: WaveformEncoderConfig) -> None:
         super().__init__()
         usual, hop = config.log_mel, config.network.hop
-        self.parts = next(n for n in range(math.ceil(hop / (times * usual.hop)), hop + 1) if hop % n == 0)
-        window = round(times * usual.window)
-        self.front_end = LogMel(dataclasses.replace(usual, window=window, hop=hop // self.parts, floor=FLOOR))
+        self.parts = next(n for n in range(math.ceil(hop / usual.hop), hop + 1) if hop % n == 0)
+        self.front_end = LogMel(dataclasses.replace(usual, hop=hop // self.parts, floor=FLOOR))
         self.tell = nn.Linear(config.token_width, self.parts * usual.n_mels)
 
     def initialise(self, generator: torch.Generator) -> None:

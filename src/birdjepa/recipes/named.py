@@ -24,7 +24,7 @@ from birdjepa.objectives.diet import DietConfig
 from birdjepa.objectives.lejepa import LejepaConfig
 from birdjepa.objectives.pixio import PixioConfig
 from birdjepa.objectives.views import ViewsConfig
-from birdjepa.optim.adversarial import AdversarialAdamWConfig
+from birdjepa.optim.adversarial import AdversarialMuonConfig
 from birdjepa.optim.groups import AdamWConfig
 from birdjepa.recipes.codec_config import PretrainCodecConfig
 from birdjepa.recipes.config import PretrainConfig
@@ -81,31 +81,31 @@ def daam() -> PretrainWaveformConfig:
     """
     return PretrainWaveformConfig(
         loader=LoaderConfig(clip_s=2.0, workers=1),
-        objective=DaamConfig(target_norm="layer", momentum=(0.99, 1.0), spectrum_weight=4.0),
+        objective=DaamConfig(target_norm="layer", momentum=(0.99, 1.0), spectrum_weight=2.0),
         optim=AdamWConfig(lr=1e-3),
         train=TrainConfig(steps=1400, batch_size=16, checkpoint_every=100),
     )
 
 
 def codec() -> PretrainCodecConfig:
-    """A codec behind the small waveform encoder, for an hour on one core: stretches of half a second, discriminators
-    of a sixteenth of HiFi-GAN's width that join in for the last third.
+    """A codec behind the small waveform encoder, for an hour on one core: stretches of half a second, and recordings
+    that are shorter than a second as they are. Discriminators, a sixteenth as wide as HiFi-GAN's, are for longer runs:
+    so early they cost more than they give.
     """
     default = PretrainCodecConfig()
     return dataclasses.replace(
         default,
         quantiser=QuantiserConfig(fsq=FsqConfig(levels=(8,))),
-        loader=LoaderConfig(clip_s=1.0, workers=1),
+        loader=LoaderConfig(clip_s=1.0, short="silence", workers=1),
         objective=CodecObjectiveConfig(
             segment_s=0.5,
             mel_weight=10.0,
-            disc_start_step=1600,
             stft=StftLossConfig(floor=1e-3),
             mel=MelLossConfig(floor=3e-4),
             discriminators=DiscriminatorsConfig(n_scales=2, divisor=16),
         ),
-        optim=AdversarialAdamWConfig(lr=1e-3),
-        train=dataclasses.replace(default.train, steps=2400, batch_size=8),
+        optim=AdversarialMuonConfig(lr=3e-3),
+        train=dataclasses.replace(default.train, steps=4800, batch_size=8),
     )
 
 
