@@ -20,6 +20,8 @@ from birdjepa.models.vocoder import VocoderConfig
 from birdjepa.models.waveform import PRESETS, WaveformConfig
 from birdjepa.nn.fsq import FsqConfig
 from birdjepa.nn.packing import Packing
+from birdjepa.optim.adversarial import AdversarialAdamWConfig
+from birdjepa.optim.groups import AdamWConfig
 from birdjepa.recipes.config import RunConfig
 from birdjepa.recipes.named import RECIPES
 from birdjepa.train.deepspeed_config import resolve
@@ -187,6 +189,7 @@ def test_the_public_systems_settings_are_its_defaults() -> None:
         settings = [value_of(run, f"--optim.{name}") for name in ("lr", "weight_decay", "beta1", "beta2")]
         assert settings == [1.5e-4, 1e-3, 0.8, 0.99]
         assert run.loader.clip_s == 15
+    assert (type(stage_1.optim), type(stage_2.optim)) == (AdamWConfig, AdversarialAdamWConfig)
     assert value_of(stage_2, "--objective.disc_start_step") == 5000
     assert value_of(stage_1, "--objective.momentum") == (0.996, 0.996)
 

@@ -272,7 +272,7 @@ def require_elementwise(optimiser: torch.optim.Optimizer, stage: int) -> None:
     if stage and type(optimiser) is not torch.optim.AdamW:
         raise UsageError(
             f"train.engine=deepspeed with ZeRO-{stage} cuts matrices anywhere, and {type(optimiser).__name__} needs "
-            "them whole: choose AdamW for optim, a ds_config.json with ZeRO-0, or train.engine=ddp"
+            "them whole: choose --optim adamw, a ds_config.json with ZeRO-0, or train.engine=ddp"
         )
 
 
