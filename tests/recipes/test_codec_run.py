@@ -81,6 +81,9 @@ def test_samples_are_heard_seen_and_measured(whole):
     names = {path.name for path in (folder / "samples").iterdir()}
     stems = [*(f"step{step:07d}" for step in (0, 2, 4)), "original"]
     assert names == {f"{stem}-{number}.{kind}" for stem in stems for number in (0, 1) for kind in ("wav", "png")}
+    headers = {(folder / "samples" / f"{stem}-0.png").read_bytes()[16:24] for stem in stems}
+    assert len(headers) == 1  # of one size
+    assert min(int.from_bytes(next(iter(headers))[at : at + 4], "big") for at in (0, 4)) > 100
     real, rate = soundfile.read(folder / "samples" / "original-0.wav")
     made, _ = soundfile.read(folder / "samples" / "step0000004-0.wav")
     assert rate == 8_000

@@ -1,7 +1,8 @@
 """What a codec in training sounds like: some clips, decoded now and then, with pictures, distances and a line on codes.
 
 samples/original-0.wav and .png are what went in, samples/step0000500-0.wav and .png what came out after 500 updates, by
-the averaged weights where there are any. Nothing is drawn, so a resumed run writes the same files again.
+the averaged weights where there are any. All pictures of a clip have the original's shades. Nothing is drawn at random,
+so a resumed run writes the same files again.
 """
 
 import io
@@ -19,13 +20,15 @@ from birdjepa.codec.usage import CodeCounts, rates
 from birdjepa.core import files
 from birdjepa.data.loader import Batches
 from birdjepa.models.codec import Codec
-from birdjepa.report.picture import levels
+from birdjepa.report.picture import Levels, levels
 from birdjepa.report.png import encode_png
 from birdjepa.train.loop import Judge
 from birdjepa.train.state import TrainState
 
 JUDGED = ("mel", "mr_stft", "si_sdr_db")
 """Distances that are logged, as sample_NAME."""
+ENLARGED = 4
+"""Pixels of a frame, and of a band: clips are short, and pictures are looked at by themselves."""
 
 
 class Samples(Judge):
@@ -74,9 +77,10 @@ class Samples(Judge):
             coded = codec.encode(real[None])
             made = codec.decode(coded.values)[0, : len(real)]
             counts.add(coded.indices[0].numpy())
+            shades = levels(self._frames(real))
             if not (self._folder / f"original-{number}.wav").exists():  # a fork begins later than at 0
-                self._write(f"original-{number}", real)
-            self._write(f"step{step:07d}-{number}", made)
+                self._write(f"original-{number}", real, shades)
+            self._write(f"step{step:07d}-{number}", made, shades)
             distances = reconstruction(real, made, config.sampling_rate)
             for name in JUDGED:
                 found[name].append(distances[name])
@@ -89,13 +93,17 @@ class Samples(Judge):
         )
         return {f"sample_{name}": float(np.mean(values)) for name, values in found.items()}
 
-    def _write(self, name: str, wave: Float[Tensor, " s"]) -> None:
+    def _write(self, name: str, wave: Float[Tensor, " s"], shades: Levels) -> None:
         """Sound and picture."""
         sound, rate = io.BytesIO(), self._codec.config.sampling_rate
         soundfile.write(sound, wave.numpy(), rate, format="WAV", subtype="PCM_16")
         files.write_bytes(self._folder / f"{name}.wav", sound.getvalue())
+        shown = self._frames(wave).T[::-1].astype(np.float64)
+        enlarged = np.ascontiguousarray(shown.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1))
+        files.write_bytes(self._folder / f"{name}.png", encode_png(enlarged, *shades))
+
+    def _frames(self, wave: Float[Tensor, " s"]) -> Float[np.ndarray, "t m"]:
+        """Log-mel frames of 10 ms."""
         front_end = self._codec.encoder.config.log_mel
         short = front_end.window - len(wave)
-        frames = front_end.build().log_mel(torch.nn.functional.pad(wave, (0, max(0, short)))[None])[0].numpy()
-        shown = np.ascontiguousarray(frames.T[::-1], dtype=np.float64)
-        files.write_bytes(self._folder / f"{name}.png", encode_png(shown, *levels(frames)))
+        return front_end.build().log_mel(torch.nn.functional.pad(wave, (0, max(0, short)))[None])[0].numpy()
