@@ -26,6 +26,7 @@ from birdjepa.objectives.pixio import PixioConfig
 from birdjepa.objectives.views import ViewsConfig
 from birdjepa.optim.adversarial import AdversarialMuonConfig
 from birdjepa.optim.groups import AdamWConfig
+from birdjepa.optim.schedules import ScheduleConfig
 from birdjepa.recipes.codec_config import PretrainCodecConfig
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.waveform_config import PretrainWaveformConfig
@@ -105,7 +106,8 @@ def codec() -> PretrainCodecConfig:
             discriminators=DiscriminatorsConfig(n_scales=2, divisor=16),
         ),
         optim=AdversarialMuonConfig(lr=3e-3),
-        train=dataclasses.replace(default.train, steps=4800, batch_size=8),
+        schedule=ScheduleConfig(shape="cosine"),
+        train=dataclasses.replace(default.train, steps=3200, batch_size=8),
     )
 
 
