@@ -13,7 +13,7 @@ from torch import nn
 
 from birdjepa.models.vocoder import Vocoder
 from birdjepa.optim.groups import OptimiserConfig, ParameterRow, make_groups, parameter_table, with_moments
-from birdjepa.optim.muon import Muon
+from birdjepa.optim.muon import Muon, require_momentum
 from birdjepa.optim.mup import WidthRates
 from birdjepa.optim.roles import roles
 
@@ -76,8 +76,7 @@ class AdversarialMuonConfig(AdversarialConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        require_momentum(self.momentum)
 
     def build(self, module: nn.Module, width_rates: WidthRates | None = None) -> Muon:
         hidden = {

@@ -44,8 +44,7 @@ class MuonConfig(OptimiserConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        require_momentum(self.momentum)
 
     def build(self, module: nn.Module, width_rates: WidthRates | None = None) -> "Muon":
         """The optimiser over the module's trainable parameters, with groups as the base says.
@@ -57,6 +56,14 @@ class MuonConfig(OptimiserConfig):
         betas = (self.beta1, self.beta2)
         groups = make_groups(module, table, self.weight_decay)
         return with_moments(Muon(groups, lr=self.lr, momentum=self.momentum, betas=betas, eps=self.eps))
+
+
+def require_momentum(momentum: float) -> None:
+    """Raises:
+    ValueError: if it is none.
+    """
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be in [0, 1), got {momentum}")
 
 
 class Muon(torch.optim.Optimizer):
