@@ -188,7 +188,7 @@ def test_zero_takes_only_an_optimiser_that_updates_every_number_by_itself():
     require_elementwise(torch.optim.Muon([weight]), stage=0)
     for stage in (1, 2, 3):
         with pytest.raises(
-            UsageError, match=rf"ZeRO-{stage} cuts matrices anywhere, and Muon needs them whole: choose AdamW"
+            UsageError, match=rf"ZeRO-{stage} cuts matrices anywhere, and Muon needs them whole: choose --optim adamw"
         ):
             require_elementwise(torch.optim.Muon([weight]), stage=stage)
 
