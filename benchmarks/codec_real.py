@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=codec().train.steps)
     parser.add_argument("--judged", type=int, default=150)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--strides", type=int, nargs="+", default=[], help="of the vocoder, where the hop is another")
     parser.add_argument("--out", type=Path, help="where the run goes; a temporary folder by default")
     options = parser.parse_args()
     config = run_of(options)
@@ -176,6 +177,7 @@ def run_of(options: Any) -> PretrainCodecConfig:
         data=(str(options.shared / "fsdd" / "metadata.csv"),),
         splits=("train",),
         encoder=options.encoder,
+        vocoder=dataclasses.replace(made.vocoder, strides=tuple(options.strides)),
         out=out,
         report=False,
         train=dataclasses.replace(made.train, steps=options.steps, threads=options.threads),

@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -222,6 +223,24 @@ def test_more_than_the_cache_holds_streams_through_it(server, monkeypatch, hasty
         assert is_whole(server, shard(number))
         assert len(held(shard())) <= 2
     assert len(server.downloads()) == 2 * N_SHARDS
+
+
+def test_what_comes_at_the_same_time_stays_within_the_limit_too(server, monkeypatch, hasty):
+    """Who makes room counts the others as half-written, and must have its name before the next one counts."""
+    monkeypatch.setenv(hub_cache.LIMIT, str(2.5 * SIZE / 1e9))
+
+    def slowly(cache):
+        enough = make_room(cache)
+        time.sleep(0.1)
+        return enough
+
+    monkeypatch.setattr(hub_cache, "make_room", slowly)
+    threads = [threading.Thread(target=shard(number).local) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(held(shard())) <= 2
 
 
 def test_the_shard_that_was_used_longest_ago_goes(server, monkeypatch, hasty):

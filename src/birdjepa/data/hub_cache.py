@@ -124,6 +124,8 @@ class _Background:
 
     def __init__(self) -> None:
         self.process = os.getpid()
+        self.naming = threading.Lock()
+        """Held by who makes room for a shard and names it: two at once would count each other as unfinished."""
         self._lock = threading.Lock()
         self._asked: dict[Path, Future[Path | None]] = {}
         self._queue: queue.SimpleQueue[tuple[HubFile, Future[Path | None]]] = queue.SimpleQueue()
@@ -272,10 +274,11 @@ def _take_turn(file: HubFile, *, only_if_room: bool) -> bool:
             download = _Download(file, target)
             hub_http.persist(file.name, download.attempt, rest=functools.partial(_rest, part))
             os.fsync(target.fileno())
-        make_room(file.cache)  # again: what others were writing could not be removed then, and may be whole by now
-        with contextlib.suppress(FileNotFoundError):  # taken for abandoned: while this process was stopped, say
-            part.replace(path)
-            files.sync(path.parent)
+        with _background().naming:
+            make_room(file.cache)  # again: what others were writing could not be removed then, and may be whole by now
+            with contextlib.suppress(FileNotFoundError):  # taken for abandoned: while this process was stopped, say
+                part.replace(path)
+                files.sync(path.parent)
         return True
     finally:
         part.unlink(missing_ok=True)
