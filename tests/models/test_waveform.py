@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from birdjepa.models.waveform import PRESETS, Waveform, WaveformConfig
-from birdjepa.nn.snake import Snake
 
 TINY = {
     "preset": "nano",
@@ -186,16 +185,6 @@ def test_autocast_output_is_close() -> None:
         rough = frames_of(network, clips).float()
     exact = frames_of(network, clips)
     assert (rough - exact).square().mean() < 0.01 * exact.square().mean()
-
-
-def test_snake_and_its_gradients() -> None:
-    snake = Snake(3)
-    snake.raw = nn.Parameter(torch.tensor([0.0, -9.0, 2.0], dtype=torch.float64))
-    x = random(50, 3).double().requires_grad_()
-    frequency = nn.functional.softplus(snake.raw) + 0.01
-    expected = x + torch.sin(frequency * x) ** 2 * (1 / frequency).clamp(max=10.0)
-    torch.testing.assert_close(snake(x.float()).double(), expected, rtol=1e-5, atol=1e-5)
-    assert torch.autograd.gradcheck(lambda x, raw: torch.func.functional_call(snake, {"raw": raw}, x), (x, snake.raw))
 
 
 @pytest.mark.parametrize(("cycle", "n_parameters"), [(8, 118_512_562), (3, 118_512_562)])

@@ -1,55 +1,13 @@
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from birdjepa.nn.convolution import ResidualBlock, Snake, Upsampling, draw_weights, reach, snake
+from birdjepa.nn.convolution import ResidualBlock, Upsampling, draw_weights, reach
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def naive_snake(x: Tensor, a: Tensor) -> Tensor:
-    return x + torch.minimum(1 / a, torch.tensor(10.0, dtype=a.dtype)) * torch.sin(a * x) ** 2
-
-
-def test_snake_and_its_gradients_equal_the_formula_where_the_swing_is_capped_too() -> None:
-    a = torch.tensor([0.05, 0.0999, 0.703, 3.0], dtype=torch.float64)[:, None].requires_grad_()
-    x = (3 * random(2, 4, 9)).double().requires_grad_()
-    weight = random(2, 4, 9, seed=1).double()
-    torch.testing.assert_close(snake(x, a), naive_snake(x, a))
-    ours = torch.autograd.grad((snake(x, a) * weight).sum(), (x, a))
-    theirs = torch.autograd.grad((naive_snake(x, a) * weight).sum(), (x, a))
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other)
-
-
-def test_snake_starts_at_a_of_703_thousandths_wherever_its_channels_lie() -> None:
-    x = random(2, 5, 7)
-    dense, last = Snake(5, 1), Snake(5, -1)
-    a = torch.tensor(math.log(2) + 0.01)
-    assert a.item() == pytest.approx(0.703, abs=5e-4)
-    torch.testing.assert_close(dense(x), naive_snake(x, a))
-    with torch.no_grad():
-        dense.raw.copy_(torch.arange(5.0) - 4)
-        last.raw.copy_(dense.raw)
-    torch.testing.assert_close(last(x.mT), dense(x).mT)
-
-
-def test_snake_keeps_the_dtype_and_takes_its_sine_in_float32() -> None:
-    module, x = Snake(4, 1), 20 * random(2, 4, 50)
-    rough = module(x.bfloat16())
-    assert rough.dtype == torch.bfloat16
-    assert torch.equal(rough, module(x.bfloat16().float()).bfloat16())
-    leaf = x.bfloat16().requires_grad_()
-    module(leaf).float().sum().backward()
-    assert leaf.grad is not None
-    assert leaf.grad.dtype == torch.bfloat16
-    assert module.raw.grad is not None
-    assert module.raw.grad.dtype == torch.float32
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "snake"])

@@ -21,7 +21,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from birdjepa.nn.convolution import Activation, ResidualBlock, Snake, Upsampling, draw_weights, reach, same_conv
+from birdjepa.nn.convolution import Activation, ResidualBlock, Upsampling, draw_weights, reach, same_conv
+from birdjepa.nn.snake import Snake
 
 LAST_KERNEL = 7
 
@@ -133,7 +134,7 @@ class Vocoder(nn.Module):
         a little to it, and the waveform comes out at about 0.1 of it, which is how loud recordings are."""
         for module in self.modules():
             if isinstance(module, Snake):
-                nn.init.zeros_(module.raw)
+                module.initialise(generator)
             elif isinstance(module, ResidualBlock):
                 for dilated, plain in zip(module.dilated, module.plain, strict=True):
                     assert isinstance(dilated, nn.Conv1d)

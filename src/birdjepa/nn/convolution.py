@@ -1,5 +1,5 @@
-"""Parts of convolutional networks over time, for vocoders: the Snake activation, residual blocks with growing dilation,
-and upsampling whose length is exact.
+"""Parts of convolutional networks over time, for vocoders: residual blocks with growing dilation, and upsampling whose
+length is exact.
 
 Layout is dense, (b, c, t). Every part but the upsampling leaves the length as it is, and nothing here has statistics of
 a whole clip, so what a part says of a sample depends on its surroundings (`reach`) and on nothing else.
@@ -13,63 +13,14 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from birdjepa.nn.snake import Snake
 
 Activation = Literal["leaky_relu", "snake"]
 
 SLOPE = 0.1
 """Of leaky ReLUs on the negative side, as HiFi-GAN has it."""
-LARGEST_SWING = 10.0
-"""Largest factor 1/a on the sine of Snake."""
-
-
-def snake(x: Float[Tensor, "*shape"], a: Float[Tensor, "..."]) -> Float[Tensor, "*shape"]:
-    """x + min(1/a, 10) sin^2(a x), with a > 0 that broadcasts against x: channels where the caller has them.
-
-    The sine is taken in the wider dtype of both, the result has that of x. Keeps x and a only for the backward pass;
-    differentiable once.
-
-    Source: Ziyin et al. 2020, "Neural Networks Fail to Learn Periodic Functions and How to Fix It".
-    """
-    return _Snake.apply(x, a)  # pyright: ignore[reportReturnType]
-
-
-class _Snake(torch.autograd.Function):
-    """dy/dx = 1 + a s sin(2 a x) and dy/da = s x sin(2 a x) + s' sin^2(a x), with s = min(1/a, 10)."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, a: Tensor) -> Tensor:
-        ctx.save_for_backward(x, a)
-        swing = (1 / a).clamp_max(LARGEST_SWING)
-        return (x * a).sin_().square_().mul_(swing).add_(x).to(x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, a = ctx.saved_tensors
-        swing = (1 / a).clamp_max(LARGEST_SWING)
-        turned = (x * (2 * a)).sin_()
-        with_x = (turned * grad * x).sum_to_size(a.shape) * swing
-        squares = ((x * a).sin_().square_() * grad).sum_to_size(a.shape)
-        capped = swing < LARGEST_SWING
-        grad_a = with_x - torch.where(capped, swing.square() * squares, torch.zeros_like(squares))
-        grad_x = turned.mul_(a * swing).add_(1).mul_(grad).to(x.dtype)
-        return grad_x, grad_a.to(a.dtype)
-
-
-class Snake(nn.Module):
-    """`snake` with an a per channel, softplus(raw) + 0.01: 0.703 at first. `dim` says on which axis channels lie."""
-
-    def __init__(self, width: int, dim: int) -> None:
-        super().__init__()
-        self.raw = nn.Parameter(torch.zeros(width))
-        self.dim = dim
-
-    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        shape = [1] * x.ndim
-        shape[self.dim] = len(self.raw)
-        return snake(x, (F.softplus(self.raw) + 0.01).view(shape))
 
 
 class ResidualBlock(nn.Module):

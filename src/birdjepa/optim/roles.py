@@ -16,7 +16,7 @@ from birdjepa.models.source_head import SourceHead
 from birdjepa.models.vit import Vit
 from birdjepa.models.vocoder import Vocoder
 from birdjepa.nn.block import Attention, LayerScale, Mlp, SwiGlu
-from birdjepa.nn.convolution import Snake
+from birdjepa.nn.snake import Snake
 
 Kind = Literal["input", "hidden", "head", "token", "vector"]
 """input: the matrix that reads what a module is given; hidden: one between hidden layers; head: one that reads out;
