@@ -1,11 +1,13 @@
-"""A codec on spoken digits that it did not learn from: beside its untrained self, Griffin-Lim at its frame rate, and
+"""A codec on recordings that it did not learn from: beside its untrained self, Griffin-Lim at its frame rate, and
 silence.
 
-Learns on the official training part of FSDD behind a given encoder (`birdjepa pretrain daam`), and is judged on drawn
-recordings of the other part, also by a listener: a classifier of digits that has learnt from real recordings only.
-The run in --out is kept, and is judged again without training where it is there already.
+Learns behind a given encoder (`birdjepa pretrain daam`) on the training part of spoken digits or of finches' songs, and
+is judged on recordings of the test part, also by a listener: a classifier of digits, or of a song's notes, that has
+learnt from real recordings only. The run in --out is kept, and is judged again without training where it is there
+already.
 
     python benchmarks/codec_real.py runs/stage1/encoder --judged 150 --out runs/codec
+    python benchmarks/codec_real.py runs/stage1/encoder --sound songs --out runs/songs
 """
 
 import csv
@@ -14,7 +16,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import common
 import numpy as np
@@ -46,6 +48,7 @@ SHOWN = ("mel", "mr_stft", "log_spectral_db", "si_sdr_db", "stoi", "estoi", "pes
 def main() -> None:
     parser = common.arguments(__doc__)
     parser.add_argument("encoder", type=Path)
+    parser.add_argument("--sound", choices=SOUNDS, default="digits")
     parser.add_argument("--steps", type=int, default=codec().train.steps)
     parser.add_argument("--judged", type=int, default=150)
     parser.add_argument("--threads", type=int, default=0)
@@ -57,13 +60,14 @@ def main() -> None:
         learn(config)
     steps = [row["step_s"] for row in read_metrics(config.out / "metrics.jsonl") if "step_s" in row]
     table, found = [], {}
-    listener = Listener(options.shared / "fsdd")
+    listener = Listener(options.shared, options.sound)
     held_out = config.out.with_name(f"{config.out.name}-judged.csv")
-    files.write_text(held_out, "\n".join(listener.lines("test", options.judged)) + "\n")
+    files.write_text(held_out, "\n".join(["path", *map(str, listener.drawn(options.judged))]) + "\n")
+    speech = ["--speech"] if listener.sound.is_speech else []
     for name, folder in (("untrained", f"{config.out}-untrained/codec"), ("trained", f"{config.out}/codec")):
-        found = json.loads(birdjepa("codec", "eval", folder, str(held_out), "--speech", "--json"))
+        found = json.loads(birdjepa("codec", "eval", folder, str(held_out), "--json", *speech))
         learnt = load_codec(folder)
-        heard = listener.judged(held_out, lambda wave, by=learnt: by.roundtrip(wave, sampling_rate=RATE))
+        heard = listener.judged(options.judged, lambda wave, by=learnt: by.roundtrip(wave, sampling_rate=RATE))
         table.append({"sound": f"codec, {name}", **row_of(found["means"]["codec"]), **heard})
     hop = found["codec"]["hop"]
     others = {
@@ -71,23 +75,24 @@ def main() -> None:
         "silence": np.zeros_like,
     }
     for floor, made in others.items():
-        heard = listener.judged(held_out, made)
+        heard = listener.judged(options.judged, made)
         cells = row_of(found["means"][floor])
         table.append({"sound": floor.replace("_", "-").title(), **cells, **heard})
-    heard = listener.judged(held_out, lambda wave: wave)
+    heard = listener.judged(options.judged, lambda wave: wave)
     table.append({"sound": "the recordings", **dict.fromkeys(SHOWN, ""), **heard})
     rates, speed = found["rates"], found["speed"]
     notes = [
         f"{config.train.steps} steps of {config.train.batch_size} stretches of {config.objective.segment_s:g} s, about "
         f"{sum(steps) / len(steps) * config.train.steps / 60:.0f} minutes by the logged steps; {options.encoder}",
-        f"{options.judged} recordings of FSDD's official test part, which the codec did not learn from; 95 % intervals",
-        "digits heard: share that a logistic regression on log-mel, learnt from the training part, gets right",
-        f"pitch kept: share of voiced stretches whose pitch is within {SEMITONES:g} semitones of the recording's",
+        f"{len(listener.drawn(options.judged))} recordings of the test part, which the codec did not learn from; 95 % "
+        "intervals",
+        "heard: share that a logistic regression on log-mel, learnt from the training part's recordings, gets right",
+        f"pitch kept: share of voiced stretches of speech whose pitch is within {SEMITONES:g} semitones of its own",
         f"{rates['frame_hz']:g} frames, {rates['tokens_per_s']:g} packed codes, {rates['nominal_bit_s']:g} bit a "
         f"second; {found['usage']['least_used']:.0%} of the levels in the least used dimension",
         f"encodes at {speed['encode_x_real_time']:.1f}, decodes at {speed['decode_x_real_time']:.1f} times real time",
     ]
-    common.record("A codec of spoken digits", table, notes, options)
+    common.record(listener.sound.title, table, notes, options)
 
 
 def learn(config: PretrainCodecConfig) -> None:
@@ -98,44 +103,100 @@ def learn(config: PretrainCodecConfig) -> None:
     pretrain.start(config, print)
 
 
-class Listener:
-    """Logistic regression on log-mel levels in ten stretches of a recording: which digit is it?
+class Piece(NamedTuple):
+    """A labelled stretch of a recording."""
 
-    It does not hear what is quieter than FLOOR: half of the bands of these recordings, which were made at 8 kHz, are
+    path: Path
+    label: str
+    split: str
+    onset_s: float = 0.0
+    offset_s: float = float("inf")
+
+
+def digits(folder: Path) -> list[Piece]:
+    """FSDD by its official parts."""
+    return [Piece(folder / row["path"], row["label"], row["split"]) for row in read(folder / "metadata.csv")]
+
+
+def notes_of_songs(folder: Path) -> list[Piece]:
+    """Notes of two Bengalese finches; without the second one's marks that are no notes, and songs beneath noise."""
+    pieces = []
+    splits = {row["path"]: row["split"] for row in read(folder / "metadata.csv")}
+    for row in read(folder / "annotations.csv"):
+        marks = ("0", "@", "\t", "") if row["path"].startswith("katahira") else ()
+        if row["label"] not in marks and row["path"] not in NOISY:
+            bounds = float(row["onset_s"]), float(row["offset_s"])
+            pieces.append(Piece(folder / row["path"], row["label"], splits[row["path"]], *bounds))
+    return pieces
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+
+
+NOISY = ("koumura_bird0/032.flac", "koumura_bird0/067.flac")
+
+
+class Sound(NamedTuple):
+    """What a codec is tried on."""
+
+    title: str
+    folder: str
+    pieces: Callable[[Path], list[Piece]]
+    """Of that folder, for the listener."""
+    heard: str
+    is_speech: bool
+
+
+SOUNDS = {
+    "digits": Sound("A codec of spoken digits", "fsdd", digits, "digits heard", True),
+    "songs": Sound("A codec of finches' songs", "birdsong_syllables", notes_of_songs, "notes heard", False),
+}
+
+
+class Listener:
+    """Logistic regression on log-mel levels in ten stretches of a labelled piece: which digit, or note, is it?
+
+    It does not hear what is quieter than FLOOR: half of the bands of spoken digits, which were recorded at 8 kHz, are
     empty, and without a floor noise there that nobody hears decides.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, shared: Path, sound: str) -> None:
+        self.sound = SOUNDS[sound]
+        self.pieces = self.sound.pieces(shared / self.sound.folder)
         self.front_end = dataclasses.replace(at_rate(RATE), floor=FLOOR).build()
-        self.rows = list(csv.DictReader((folder / "metadata.csv").open(encoding="utf-8")))
-        train = [row for row in self.rows if row["split"] == "train"]
-        features = np.stack([self.features(self.wave(row["path"])) for row in train])
+        train = [piece for piece in self.pieces if piece.split == "train"]
+        features = self.heard(train, {path: read_clip(path, RATE) for path in {piece.path for piece in train}})
         self.model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-        self.model.fit(features, [row["label"] for row in train])
+        self.model.fit(features, [piece.label for piece in train])
 
-    def wave(self, path: str) -> np.ndarray:
-        return read_clip(self.folder / path, RATE)
+    def heard(self, pieces: list[Piece], waves: dict[Path, np.ndarray]) -> np.ndarray:
+        """What the model reads of each piece."""
+        rows = []
+        for piece in pieces:
+            ends = (int(min(second * RATE, len(waves[piece.path]))) for second in (piece.onset_s, piece.offset_s))
+            wave = waves[piece.path][slice(*ends)]
+            padded = np.pad(wave, (0, max(0, RATE // 10 - len(wave))))
+            frames = self.front_end(torch.from_numpy(np.ascontiguousarray(padded))[None])
+            rows.append(torch.nn.functional.adaptive_avg_pool1d(frames.mT, 10).flatten().numpy())
+        return np.stack(rows)
 
-    def features(self, wave: np.ndarray) -> np.ndarray:
-        padded = np.pad(wave, (0, max(0, RATE // 4 - len(wave))))
-        frames = self.front_end(torch.from_numpy(np.ascontiguousarray(padded))[None])
-        return torch.nn.functional.adaptive_avg_pool1d(frames.mT, 10).flatten().numpy()
+    def drawn(self, n: int) -> list[Path]:
+        """n recordings of the test part, at random; all where there are fewer."""
+        paths = list(dict.fromkeys(piece.path for piece in self.pieces if piece.split == "test"))
+        return [paths[i] for i in np.sort(np.random.default_rng(0).permutation(len(paths))[:n])]
 
-    def lines(self, split: str, n: int) -> list[str]:
-        """A manifest of n recordings of a part, drawn at random."""
-        rows = [row for row in self.rows if row["split"] == split]
-        drawn = np.sort(np.random.default_rng(0).permutation(len(rows))[:n])
-        return ["path,label", *(f"{self.folder / rows[i]['path']},{rows[i]['label']}" for i in drawn)]
-
-    def judged(self, manifest: Path, made: Callable[[np.ndarray], np.ndarray]) -> dict[str, str]:
-        """What is heard of the manifest's recordings, as they are made."""
-        rows = list(csv.DictReader(manifest.open(encoding="utf-8")))
-        waves = [self.wave(row["path"]) for row in rows]
-        heard = [made(wave) for wave in waves]
-        digits = self.model.score(np.stack([self.features(each) for each in heard]), [row["label"] for row in rows])
-        kept = np.concatenate([pitch_kept(*pair) for pair in zip(waves, heard, strict=True)])
-        return {"digits heard": f"{digits:.3f}", "pitch kept": f"{kept.mean():.3f}"}
+    def judged(self, n: int, made: Callable[[np.ndarray], np.ndarray]) -> dict[str, str]:
+        """What is heard of the drawn recordings, as they are made."""
+        real = {path: read_clip(path, RATE) for path in self.drawn(n)}
+        waves = {path: made(wave) for path, wave in real.items()}
+        pieces = [piece for piece in self.pieces if piece.path in real]
+        right = self.model.score(self.heard(pieces, waves), [piece.label for piece in pieces])
+        found = {self.sound.heard: f"{right:.3f}"}
+        if self.sound.is_speech:
+            kept = np.concatenate([pitch_kept(real[path], waves[path]) for path in real])
+            found["pitch kept"] = f"{kept.mean():.3f}"
+        return found
 
 
 def pitch_kept(real: np.ndarray, made: np.ndarray) -> np.ndarray:
@@ -169,12 +230,12 @@ def pitches(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def run_of(options: Any) -> PretrainCodecConfig:
-    """The recipe on FSDD's training part."""
+    """The recipe on the training part."""
     made = codec()
     out = options.out or Path(tempfile.mkdtemp()) / "codec"
     return dataclasses.replace(
         made,
-        data=(str(options.shared / "fsdd" / "metadata.csv"),),
+        data=(str(options.shared / SOUNDS[options.sound].folder / "metadata.csv"),),
         splits=("train",),
         encoder=options.encoder,
         vocoder=dataclasses.replace(made.vocoder, strides=tuple(options.strides)),
