@@ -145,12 +145,14 @@ class Sound(NamedTuple):
     pieces: Callable[[Path], list[Piece]]
     """Of that folder, for the listener."""
     heard: str
+    least_s: float
+    """To which silence fills the shorter pieces for the listener."""
     is_speech: bool
 
 
 SOUNDS = {
-    "digits": Sound("A codec of spoken digits", "fsdd", digits, "digits heard", True),
-    "songs": Sound("A codec of finches' songs", "birdsong_syllables", notes_of_songs, "notes heard", False),
+    "digits": Sound("A codec of spoken digits", "fsdd", digits, "digits heard", 0.25, True),
+    "songs": Sound("A codec of finches' songs", "birdsong_syllables", notes_of_songs, "notes heard", 0.1, False),
 }
 
 
@@ -176,7 +178,7 @@ class Listener:
         for piece in pieces:
             ends = (int(min(second * RATE, len(waves[piece.path]))) for second in (piece.onset_s, piece.offset_s))
             wave = waves[piece.path][slice(*ends)]
-            padded = np.pad(wave, (0, max(0, RATE // 10 - len(wave))))
+            padded = np.pad(wave, (0, max(0, round(self.sound.least_s * RATE) - len(wave))))
             frames = self.front_end(torch.from_numpy(np.ascontiguousarray(padded))[None])
             rows.append(torch.nn.functional.adaptive_avg_pool1d(frames.mT, 10).flatten().numpy())
         return np.stack(rows)
