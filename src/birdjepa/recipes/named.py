@@ -115,7 +115,7 @@ def demo() -> PretrainConfig:
     """The default on the embedded data set in a few minutes: what `make demo` runs."""
     base = lejepa()
     return dataclasses.replace(
-        base, train=dataclasses.replace(base.train, steps=160, batch_size=96, checkpoint_every=80)
+        base, train=dataclasses.replace(base.train, steps=90, batch_size=96, checkpoint_every=45)
     )
 
 
