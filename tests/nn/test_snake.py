@@ -18,7 +18,7 @@ def naive_snake(x: Tensor, a: Tensor) -> Tensor:
     return x + torch.minimum(1 / a, torch.tensor(10.0, dtype=a.dtype)) * torch.sin(a * x) ** 2
 
 
-@pytest.mark.parametrize(("x_shape", "a_shape"), [((2, 4, 9), (1, 4, 1)), ((300, 4), (1, 4))])
+@pytest.mark.parametrize(("x_shape", "a_shape"), [((2, 4, 9), (4, 1)), ((2, 4, 9), (1, 4, 1)), ((300, 4), (1, 4))])
 def test_snake_and_its_gradients_equal_the_formula_where_the_swing_is_capped_too(x_shape, a_shape, monkeypatch) -> None:
     monkeypatch.setattr(ragged, "BLOCK", 1)  # 300 rows are three blocks then
     a = torch.tensor([0.05, 0.0999, 0.703, 3.0], dtype=torch.float64).view(a_shape).requires_grad_()
@@ -30,6 +30,15 @@ def test_snake_and_its_gradients_equal_the_formula_where_the_swing_is_capped_too
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other)
     assert torch.autograd.gradcheck(snake, (x[:5], a))
+
+
+def test_the_module_and_its_gradients() -> None:
+    module = Snake(3)
+    module.raw = torch.nn.Parameter(torch.tensor([0.0, -9.0, 2.0], dtype=torch.float64))
+    x = random(50, 3).double().requires_grad_()
+    expected = naive_snake(x, torch.nn.functional.softplus(module.raw) + 0.01)
+    torch.testing.assert_close(module(x.float()).double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.autograd.gradcheck(lambda x, raw: torch.func.functional_call(module, {"raw": raw}, x), (x, module.raw))
 
 
 def test_snake_starts_at_a_of_703_thousandths_wherever_its_channels_lie() -> None:

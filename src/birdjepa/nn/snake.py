@@ -70,6 +70,6 @@ class _Snake(torch.autograd.Function):
             slope = angle.mul_(2).sin_().mul_(swing).mul_(above)  # of the square of the sine
             block.copy_(torch.addcmul(above, slope, a))
             for_a += slope.mul_(part).sum_to_size(a.shape)
-        capped = swing < LARGEST_SWING
-        for_a -= torch.where(capped, swing.square() * for_swing, torch.zeros_like(for_swing))
+        is_free = swing < LARGEST_SWING  # where the cap holds, swing does not depend on a
+        for_a -= torch.where(is_free, swing.square() * for_swing, torch.zeros_like(for_swing))
         return for_x, for_a
