@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--judged", type=int, default=150)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--strides", type=int, nargs="+", default=[], help="of the vocoder, where the hop is another")
+    parser.add_argument("--disc-start-step", type=int, default=codec().objective.disc_start_step)
     parser.add_argument("--out", type=Path, help="where the run goes; a temporary folder by default")
     options = parser.parse_args()
     config = run_of(options)
@@ -84,6 +85,7 @@ def main() -> None:
     notes = [
         f"{config.train.steps} steps of {config.train.batch_size} stretches of {config.objective.segment_s:g} s, about "
         f"{sum(steps) / len(steps) * config.train.steps / 60:.0f} minutes by the logged steps; {options.encoder}",
+        played(config),
         f"{len(listener.drawn(options.judged))} recordings of the test part, which the codec did not learn from; 95 % "
         "intervals",
         "heard: share that a logistic regression on log-mel, learnt from the training part's recordings, gets right",
@@ -101,6 +103,12 @@ def learn(config: PretrainCodecConfig) -> None:
     first = {name: tensor.detach() for name, tensor in begun.exported.state_dict().items()}
     config.export(first, config.out.with_name(f"{config.out.name}-untrained"), {"steps": 0}, 0)
     pretrain.start(config, print)
+
+
+def played(config: PretrainCodecConfig) -> str:
+    """Whether the discriminators had their say."""
+    begins, steps = config.objective.disc_start_step, config.train.steps
+    return f"discriminators from step {begins} on" if begins < steps else "no discriminators"
 
 
 class Piece(NamedTuple):
@@ -241,6 +249,7 @@ def run_of(options: Any) -> PretrainCodecConfig:
         splits=("train",),
         encoder=options.encoder,
         vocoder=dataclasses.replace(made.vocoder, strides=tuple(options.strides)),
+        objective=dataclasses.replace(made.objective, disc_start_step=options.disc_start_step),
         out=out,
         report=False,
         train=dataclasses.replace(made.train, steps=options.steps, threads=options.threads),
