@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from birdjepa.core.hardware import has_bf16
 from birdjepa.models.projector import Projector, ProjectorConfig
 from birdjepa.models.vit import VitConfig
 from birdjepa.optim import muon
@@ -150,7 +151,8 @@ def test_it_keeps_singular_vectors():
     matrix = drawn(16, 48)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     turned = left.T @ orthogonalise(matrix[None])[0] @ right.T
-    assert (turned - torch.diag(turned.diagonal())).abs().max() < 1e-4
+    least = 0.02 if has_bf16(matrix.device) else 1e-4
+    assert (turned - torch.diag(turned.diagonal())).abs().max() < least
 
 
 def test_matrices_of_one_shape_together_equal_one_by_one():

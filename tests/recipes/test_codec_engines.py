@@ -18,8 +18,8 @@ STEPS = 4
 
 def run(songs, encoder, out, engine, deepspeed=""):
     config = tiny_codec.tiny_codec_run(songs, encoder, out)
-    train = dataclasses.replace(config.train, steps=STEPS, batch_size=8, engine=engine, deepspeed_config=deepspeed)
-    return dataclasses.replace(config, train=train)
+    settings = {"steps": STEPS, "batch_size": 8, "precision": "fp32", "engine": engine, "deepspeed_config": deepspeed}
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from birdjepa.core import files
 from birdjepa.core.errors import UsageError
 from birdjepa.data.loader import LoaderConfig
 from birdjepa.models.codec import load_codec
+from birdjepa.models.discriminators import DiscriminatorsConfig
 from birdjepa.models.quantiser import QuantiserConfig
 from birdjepa.models.vocoder import VocoderConfig
 from birdjepa.nn.fsq import FsqConfig
@@ -171,12 +172,18 @@ def test_a_saved_configuration_starts_a_run_of_its_kind(whole, tmp_path):
 def test_what_does_not_fit_is_refused_in_one_line(songs, encoder, tmp_path):
     good = tiny_codec.tiny_codec_run(songs, encoder, tmp_path / "run")
     good.check()
+    wide = dataclasses.replace(good.objective, discriminators=DiscriminatorsConfig(divisor=32))
     for changes, match in (
         ({"encoder": tmp_path / "none"}, "give an encoder folder"),
         ({"encoder": write_encoder(tmp_path / "mel")}, "hears spectrograms"),
         ({"vocoder": VocoderConfig(preset="reference")}, r"makes 9600 samples of a frame .* set vocoder\.preset"),
         ({"quantiser": QuantiserConfig(fsq=FsqConfig(levels=(4, 4, 4)))}, "do not divide 16 dimensions"),
         ({"loader": LoaderConfig(clip_s=0.01)}, "shorter than a frame"),
+        (
+            {"objective": wide, "loader": LoaderConfig(clip_s=0.05)},
+            r"0\.05 s .* 640 samples, .* need 892",
+        ),
+        ({"objective": dataclasses.replace(wide, segment_s=0.01)}, r"320 samples, .*: raise objective\.segment_s"),
         ({"train": dataclasses.replace(good.train, clip_by="all")}, "clip_by must be group"),
         ({"train": dataclasses.replace(good.train, probe=tiny(songs, songs).train.probe)}, "leave it off"),
     ):

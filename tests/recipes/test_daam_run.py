@@ -154,7 +154,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def config(engine: str) -> PretrainWaveformConfig:
         """Without SIGReg, which every process judges on frames that it draws of its own."""
-        made = tiny_daam(songs, folder / engine, batch_size=8, engine=engine)
+        made = tiny_daam(songs, folder / engine, batch_size=8, engine=engine, precision="fp32")
         return dataclasses.replace(made, objective=dataclasses.replace(made.objective, sigreg=FrameSigregConfig()))
 
     pretrain.start(config("single"), lambda _: None)

@@ -67,6 +67,15 @@ class DiscriminatorsConfig:
         if self.divisor < 1 or NARROWEST % self.divisor:
             raise ValueError(f"divisor must divide {NARROWEST}, got {self.divisor}")
 
+    @property
+    def least_samples(self) -> int:
+        """The shortest waveform that leaves every judge two rows behind its strides. Of a strided convolution with one
+        row, torch 2.13 computes garbage for a gradient in bfloat16 on CPUs with AMX.
+        """
+        rows = math.prod(layer.stride for layer in PERIOD_LAYERS)
+        samples = math.prod(layer.stride for layer in SCALE_LAYERS)
+        return 1 + max([rows * period for period in self.periods] + [samples << i for i in range(self.n_scales)])
+
     def build(self) -> "Discriminators":
         return Discriminators(self)
 
@@ -137,23 +146,16 @@ class Discriminators(nn.Module):
                 nn.init.zeros_(module.bias)
         return self
 
-    @property
-    def least_samples(self) -> int:
-        """The shortest waveform that all judges can judge: one period of each."""
-        return max((1, *self.config.periods))
-
     def forward(self, wave: Float[Tensor, "b s"]) -> list[Judged]:
         """One verdict by each judge: periods first, then scales from the waveform's rate downwards.
 
         Where clips are padded, zero the padding: judges read it as they read silence.
 
         Raises:
-          ValueError: if the waveforms are shorter than least_samples.
+          ValueError: if the waveforms are shorter than the configuration's least_samples.
         """
-        if wave.shape[1] < self.least_samples:
-            raise ValueError(
-                f"waveforms have {wave.shape[1]} samples, the discriminators need at least {self.least_samples}"
-            )
+        if wave.shape[1] < (least := self.config.least_samples):
+            raise ValueError(f"waveforms have {wave.shape[1]} samples, the discriminators need at least {least}")
         found = []
         for period, judge in zip(self.config.periods, self.periods, strict=True):
             found.append(_by_period(wave, period, judge))

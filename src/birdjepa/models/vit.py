@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from birdjepa.core.config import added
 from birdjepa.core.random import Draws
 from birdjepa.nn.block import NORM_EPS, Block, Mlp, SwiGlu
+from birdjepa.nn.norm import LayerNorm
 from birdjepa.nn.position import rotary, sincos
 from birdjepa.nn.regularised import RegularisedMaskingConfig, draw_barred
 
@@ -128,9 +129,9 @@ class Vit(nn.Module):
             Block(width, heads, make_mlp(width, hidden), qk_norm=config.qk_norm, layer_scale=config.layer_scale)
             for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm = LayerNorm(width, eps=NORM_EPS)
         if config.fc_norm:
-            self.fc_norm = nn.LayerNorm(width, eps=NORM_EPS)
+            self.fc_norm = LayerNorm(width, eps=NORM_EPS)
         if config.n_positions:
             self.register_buffer("positions", torch.empty(config.n_positions, width))
 

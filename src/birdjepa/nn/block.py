@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from birdjepa.nn.norm import LayerNorm
 from birdjepa.nn.position import rotate
 
 NORM_EPS = 1e-6
@@ -116,10 +117,10 @@ class Block(nn.Module):
 
     def __init__(self, width: int, n_heads: int, mlp: nn.Module, *, qk_norm: bool, layer_scale: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm1 = LayerNorm(width, eps=NORM_EPS)
         self.attention = Attention(width, n_heads, qk_norm=qk_norm)
         self.scale1 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm2 = LayerNorm(width, eps=NORM_EPS)
         self.mlp = mlp
         self.scale2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from birdjepa.nn.block import Attention, Mlp
+from birdjepa.nn.norm import LayerNorm
 from birdjepa.nn.position import rotary
 
 Norm = Literal["frame", "clip"]
@@ -38,11 +39,11 @@ class Conformer(nn.Module):
             raise ValueError(f"norm='clip' takes statistics over the whole clip: it needs reach=0, got {reach}")
         self.reach, self.rope, self.head_width = reach, rope, width // heads
         self.feed1 = _Feed(width, eps)
-        self.norm = nn.LayerNorm(width, eps=eps)
+        self.norm = LayerNorm(width, eps=eps)
         self.attention = Attention(width, heads, qk_norm=False)
         self.convolution = _Convolution(width, kernel, norm, eps)
         self.feed2 = _Feed(width, eps)
-        self.last = nn.LayerNorm(width, eps=eps)
+        self.last = LayerNorm(width, eps=eps)
 
     def forward(
         self, x: Float[Tensor, "b n d"], kept: Bool[Tensor, "b n"], time_s: Float[Tensor, " n"]
@@ -72,7 +73,7 @@ def barred(kept: Bool[Tensor, "b n"], reach: int) -> Bool[Tensor, "b q n"] | Non
 class _Feed(nn.Module):
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, eps=eps)
+        self.norm = LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, 4 * width)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
@@ -97,7 +98,7 @@ class _Convolution(nn.Module):
         return self.narrow(F.silu(self.norm2(rearrange(x, "b d n -> b n d"), kept)))
 
 
-class _FrameNorm(nn.LayerNorm):
+class _FrameNorm(LayerNorm):
     """Over the width of each frame: knows nothing of the others."""
 
     def forward(self, x: Float[Tensor, "b n d"], kept: Bool[Tensor, "b n"]) -> Float[Tensor, "b n d"]:  # pyright: ignore
@@ -139,6 +140,6 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             draw(each.weight, each.weight[0].numel(), generator)
             if each.bias is not None:
                 nn.init.zeros_(each.bias)
-        elif isinstance(each, nn.LayerNorm | ClipNorm):
+        elif isinstance(each, LayerNorm | ClipNorm):
             nn.init.ones_(each.weight)
             nn.init.zeros_(each.bias)

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 
 from birdjepa.core import processes, random
 from birdjepa.core.batch import ClipBatch
-from birdjepa.core.errors import UsageError
 from birdjepa.models.codec import Codec, Coded
 from birdjepa.models.discriminators import DiscriminatorsConfig
 from birdjepa.models.waveform_encoder import WaveformEncoder
@@ -71,11 +70,7 @@ class CodecObjectiveConfig(ObjectiveConfig):
             )
 
     def build(self, encoder: Codec, seed: int, data: DataSize) -> "CodecObjective":  # pyright: ignore
-        """The objective around a codec with its encoder's weights; what learns of it gets its first weights here.
-
-        Raises:
-          UsageError: if a stretch is too short for the discriminators.
-        """
+        """The objective around a codec with its encoder's weights; what learns of it gets its first weights here."""
         return CodecObjective(self, encoder, seed)
 
 
@@ -99,12 +94,6 @@ class CodecObjective(Objective):
         self.mels = config.mel.build(rate)
         self.n_frames = math.ceil(config.segment_s * rate / hop)
         """Of a stretch; 0 for all of a clip."""
-        least = self.discriminators.least_samples
-        if self.n_frames and self.n_frames * hop < least:
-            raise UsageError(
-                f"objective.segment_s={config.segment_s:g} s are {self.n_frames * hop} samples, and the discriminators "
-                f"need {least}: raise it"
-            )
 
     @property
     def encoder(self) -> WaveformEncoder:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -145,7 +134,7 @@ class CodecObjective(Objective):
             loss = loss + config.adversarial_weight * found["adversarial"] + config.feature_weight * found["feature"]
             loss = loss + found["discriminator"]
         else:  # engines that exchange gradients wait for one of each parameter
-            silence = made.new_zeros(1, self.discriminators.least_samples)
+            silence = made.new_zeros(1, self.config.discriminators.least_samples)
             loss = loss + 0.0 * torch.stack([judged.score.sum() for judged in self.discriminators(silence)]).sum()
         embedding = coded.values.detach().sum(1) / coded.kept.sum(1, keepdim=True)
         return ObjectiveOutput(

@@ -15,6 +15,7 @@ from birdjepa.benchmark.classifiers.reading import Scaling
 from birdjepa.benchmark.classifiers.training import GradientClassifier, GridConfig, HeadModule
 from birdjepa.models.heads import AttentiveHead
 from birdjepa.nn.block import NORM_EPS, Block, Mlp
+from birdjepa.nn.norm import LayerNorm
 
 HEAD_WIDTH = 64
 
@@ -106,10 +107,10 @@ class _Deep(HeadModule):
             Block(width, n_heads, Mlp(width, 4 * width), qk_norm=False, layer_scale=0.0) for _ in range(depth - 1)
         )
         self.query = nn.Parameter(torch.empty(width))
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm1 = LayerNorm(width, eps=NORM_EPS)
         self.ask = nn.Linear(width, width)
         self.keys_values = nn.Linear(width, 2 * width)
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm2 = LayerNorm(width, eps=NORM_EPS)
         self.mlp = Mlp(width, 4 * width)
         self.linear = nn.Linear(width, n_classes)
         self.n_heads = n_heads
@@ -120,7 +121,7 @@ class _Deep(HeadModule):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04, generator=generator)
                 nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm):
+            elif isinstance(module, LayerNorm):
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.query, std=0.02, a=-0.04, b=0.04, generator=generator)
