@@ -57,15 +57,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where the run goes; a temporary folder by default")
     options = parser.parse_args()
     config = run_of(options)
-    if not (config.out / "codec").exists():
-        learn(config)
-    steps = [row["step_s"] for row in read_metrics(config.out / "metrics.jsonl") if "step_s" in row]
     table, found = [], {}
     listener = Listener(options.shared, options.sound)
     held_out = config.out.with_name(f"{config.out.name}-judged.csv")
     files.write_text(held_out, "\n".join(["path", *map(str, listener.drawn(options.judged))]) + "\n")
     speech = ["--speech"] if listener.sound.is_speech else []
-    for name, folder in (("untrained", f"{config.out}-untrained/codec"), ("trained", f"{config.out}/codec")):
+    first = config.out.with_name(f"{config.out.name}-untrained")
+    for name, make, run in (("untrained", begin, first), ("trained", learn, config.out)):
+        folder = str(run / "codec")
+        if not Path(folder).exists():
+            make(config, run)
         found = json.loads(birdjepa("codec", "eval", folder, str(held_out), "--json", *speech))
         learnt = load_codec(folder)
         heard = listener.judged(options.judged, lambda wave, by=learnt: by.roundtrip(wave, sampling_rate=RATE))
@@ -82,6 +83,7 @@ def main() -> None:
     heard = listener.judged(options.judged, lambda wave: wave)
     table.append({"sound": "the recordings", **dict.fromkeys(SHOWN, ""), **heard})
     rates, speed = found["rates"], found["speed"]
+    steps = [row["step_s"] for row in read_metrics(config.out / "metrics.jsonl") if "step_s" in row]
     notes = [
         f"{config.train.steps} steps of {config.train.batch_size} stretches of {config.objective.segment_s:g} s, about "
         f"{sum(steps) / len(steps) * config.train.steps / 60:.0f} minutes by the logged steps; {options.encoder}",
@@ -97,11 +99,14 @@ def main() -> None:
     common.record(listener.sound.title, table, notes, options)
 
 
-def learn(config: PretrainCodecConfig) -> None:
-    """The run, and beside it the codec as it was before."""
+def begin(config: PretrainCodecConfig, run: Path) -> None:
+    """The codec as it is before it learns."""
     begun = config.make_objective(config.open_clips(pretrain.open_sources(config)))
     first = {name: tensor.detach() for name, tensor in begun.exported.state_dict().items()}
-    config.export(first, config.out.with_name(f"{config.out.name}-untrained"), {"steps": 0}, 0)
+    config.export(first, run, {"steps": 0}, 0)
+
+
+def learn(config: PretrainCodecConfig, run: Path) -> None:
     pretrain.start(config, print)
 
 
