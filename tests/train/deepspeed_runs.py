@@ -16,7 +16,7 @@ import torch
 from engine_runs import HALF, Results, advance, begin, configurations, go_on, to_hand_over
 from torch import Tensor
 
-from birdjepa.core import processes
+from birdjepa.core import files, processes
 from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.train import engine_deepspeed
@@ -67,7 +67,8 @@ def under(config: PretrainConfig, variant: str, out: Path) -> PretrainConfig:
     """The run with the variant's file, as users have it: auto for what is ours."""
     path = out / f"{variant}.json"
     numbers = dict.fromkeys(("train_batch_size", "gradient_accumulation_steps", "gradient_clipping"), "auto")
-    path.write_text(json.dumps({**numbers, "zero_optimization": VARIANTS[variant].zero}))
+    text = json.dumps({**numbers, "zero_optimization": VARIANTS[variant].zero})
+    files.write_text(path, text)  # both processes write it: never half of it is there
     train = dataclasses.replace(config.train, engine="deepspeed", deepspeed_config=str(path))
     return dataclasses.replace(config, train=train)
 
@@ -141,6 +142,12 @@ def merge_wrongly(variant: str, songs: Path, results: Results, out: Path) -> Non
         results.tell(f"{variant}-wrong-merge", lambda: begin(config, "deepspeed", out / "wrong"))
 
 
+def differ(songs: Path, results: Results, out: Path) -> None:
+    """Each process has a file of its own, as on machines whose copies are not the same."""
+    own = under(configurations(songs, out)["lejepa"], ("zero2", "zero0")[processes.here().rank], out)
+    results.tell("differ", lambda: begin(own, "deepspeed", out / "differ"))
+
+
 def main(songs: Path, out: Path, variants: list[str]) -> None:
     torch.set_num_threads(1)
     with processes.joined(torch.device("cpu")) as own:
@@ -151,6 +158,7 @@ def main(songs: Path, out: Path, variants: list[str]) -> None:
             poison(variant, songs, results, out)
         if "zero2" in variants:
             merge_wrongly("zero2", songs, results, out)
+            differ(songs, results, out)
         if own.is_first:
             (out / "rows.json").write_text(json.dumps(results.rows))
 

@@ -166,6 +166,8 @@ def test_comments_are_read_and_names_that_are_there_twice_are_not(resolved):
         resolved('{"zero_optimization": {"stage": 1, "stage": 2}}')
     with pytest.raises(UsageError, match=r"not a valid ds_config\.json"):
         resolved("[1, 2]")
+    with pytest.raises(UsageError, match=r"not a valid ds_config\.json: it is empty"):
+        resolved(" \n")
     with pytest.raises(UsageError, match=r"no.json: cannot be read \(No such file"):
         resolve("no.json", TRAIN, n_processes=1, precision="fp32")
 

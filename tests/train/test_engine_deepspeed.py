@@ -133,6 +133,11 @@ def test_pieces_that_are_merged_wrongly_end_the_run_before_it_begins(fast, fault
     assert all("nothing trained this way can be trusted" in text for text in told)
 
 
+def test_processes_with_different_files_do_not_begin(fast):
+    for text in rows_of(fast, "differ"):
+        assert "process 1 and process 0 differ in their ds_config.json: zero_optimization and 0 more" in text
+
+
 def test_deepspeed_prints_nothing(fast):
     assert (fast / "stdout").read_text() == ""
     said = [line for line in (fast / "stderr").read_text().splitlines() if line.strip()]

@@ -191,7 +191,10 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        value = hjson.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_duplicates)
+        text = path.read_text(encoding="utf-8")
+        if not text.strip():  # which hjson takes for an object without entries
+            raise ValueError("it is empty")
+        value = hjson.loads(text, object_pairs_hook=without_duplicates)
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be read ({error.strerror}); train.deepspeed_config is a ds_config.json"

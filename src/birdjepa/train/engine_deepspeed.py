@@ -12,6 +12,7 @@ against what it was given when training starts.
 import contextlib
 import copy
 import importlib
+import json
 import os
 import sys
 import warnings
@@ -39,11 +40,14 @@ class DeepSpeedEngine(Engine):
 
     Raises:
       UsageError: as `resolved`, or if DeepSpeed cannot work on the device.
+      UserError: if the processes' configurations differ, with which they would wait for each other for ever.
     """
 
     def __init__(self, device: torch.device, config: TrainConfig, autocast: torch.dtype | None) -> None:
         super().__init__(device)
         self.resolved = resolved(config, self.world, autocast)
+        told = {name: json.dumps(value, sort_keys=True) for name, value in self.resolved.told.items()}
+        self.processes.require_equal("their ds_config.json", told)
         self.stage = self.resolved.stage
         self._deepspeed = _import_deepspeed(device)
         if not dist.is_initialized():  # one process
