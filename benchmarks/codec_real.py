@@ -64,10 +64,10 @@ def main() -> None:
     speech = ["--speech"] if listener.sound.is_speech else []
     first = config.out.with_name(f"{config.out.name}-untrained")
     for name, make, run in (("untrained", begin, first), ("trained", learn, config.out)):
-        folder = str(run / "codec")
-        if not Path(folder).exists():
-            make(config, run)
-        found = json.loads(birdjepa("codec", "eval", folder, str(held_out), "--json", *speech))
+        folder = run / "codec"
+        if not folder.exists():
+            make(dataclasses.replace(config, out=run))
+        found = json.loads(birdjepa("codec", "eval", str(folder), str(held_out), "--json", *speech))
         learnt = load_codec(folder)
         heard = listener.judged(options.judged, lambda wave, by=learnt: by.roundtrip(wave, sampling_rate=RATE))
         table.append({"sound": f"codec, {name}", **row_of(found["means"]["codec"]), **heard})
@@ -99,14 +99,14 @@ def main() -> None:
     common.record(listener.sound.title, table, notes, options)
 
 
-def begin(config: PretrainCodecConfig, run: Path) -> None:
+def begin(config: PretrainCodecConfig) -> None:
     """The codec as it is before it learns."""
     begun = config.make_objective(config.open_clips(pretrain.open_sources(config)))
     first = {name: tensor.detach() for name, tensor in begun.exported.state_dict().items()}
-    config.export(first, run, {"steps": 0}, 0)
+    config.export(first, config.out, {"steps": 0}, 0)
 
 
-def learn(config: PretrainCodecConfig, run: Path) -> None:
+def learn(config: PretrainCodecConfig) -> None:
     pretrain.start(config, print)
 
 

@@ -37,6 +37,7 @@ from birdjepa.objectives.lejepa import Lejepa
 from birdjepa.objectives.pixio import PixioConfig
 from birdjepa.objectives.supervised import SupervisedConfig
 from birdjepa.objectives.views import ViewsConfig
+from birdjepa.optim import muon
 from birdjepa.optim.muon import MuonConfig
 from birdjepa.recipes.config import PretrainConfig
 from birdjepa.recipes.pretrain import make_state
@@ -99,11 +100,12 @@ def begin(config: PretrainConfig, engine: str, folder: Path) -> tuple[Trainer, C
 
 
 def advance(trainer: Trainer, clips: Clips, n_steps: int) -> list[dict[str, float]]:
-    """So many steps; loss, terms and gradient norm of each."""
+    """So many steps in float32, Muon's too; loss, terms and gradient norm of each."""
     seen = []
     for _ in range(n_steps):
         first = trainer.state.step * trainer.config.accumulate
-        update = trainer.update([clips.batch(first + micro) for micro in range(trainer.config.accumulate)])
+        with mock.patch.object(muon, "has_bf16", return_value=False):
+            update = trainer.update([clips.batch(first + micro) for micro in range(trainer.config.accumulate)])
         row = trainer.watch(update, 1.0)
         seen.append({"loss": update.loss, "grad_norm": update.grad_norm, **update.terms})
         seen[-1] |= {name: row[name] for name in ("probe_loss", "effective_rank") if name in row}

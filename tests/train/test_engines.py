@@ -25,8 +25,6 @@ from engine_runs import (
 )
 from tiny_run import write_songs
 
-from birdjepa.core.hardware import has_bf16
-
 pytestmark = pytest.mark.timeout(PATIENCE_S)
 
 TOLERANCE = 1e-5
@@ -78,18 +76,18 @@ def losses(rows):
     return [row["loss"] for row in rows]
 
 
-def apart(ours, theirs, tolerance=TOLERANCE):
+def apart(ours, theirs):
     """What differs by more than the tolerance between rows and tensors of two runs; empty for equal ones."""
     (rows, tensors), (their_rows, their_tensors) = ours, theirs
     found = [
         f"loss of step {step}: {one} {two}"
         for step, (one, two) in enumerate(zip(losses(rows), losses(their_rows), strict=True), start=1)
-        if abs(one - two) > tolerance
+        if abs(one - two) > TOLERANCE
     ]
     for one, two in zip(rows, their_rows, strict=True):
         found += [name for name in one if two[name] != pytest.approx(one[name], abs=1e-4, rel=1e-4)]
     most, where = furthest(tensors, their_tensors)
-    return [*found, *([f"{where} by {most:g}"] if most > tolerance else [])]
+    return [*found, *([f"{where} by {most:g}"] if most > TOLERANCE else [])]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -102,8 +100,7 @@ def test_two_processes_equal_one(single, out, engine, name):
     """
     two = rows_of(out, f"{engine}-{name}"), tensors_of(out, f"{engine}-{name}")
     assert two[0][0]["loss"] != two[0][-1]["loss"]
-    is_rough = name == "muon" and has_bf16(torch.device("cpu"))  # its iteration takes bf16 where there is any
-    found = apart(single(name), two, 1e-3 if is_rough else TOLERANCE)
+    found = apart(single(name), two)
     if found and name == "lejepa":
         found = apart(single(name, NOISE), two)
     assert found == []

@@ -75,7 +75,7 @@ def test_the_first_step_and_what_is_no_step_have_a_limit_of_their_own(tmp_path):
     """
     began = time.monotonic()
     assert ended(process(tmp_path, body))[0] == EXIT_REQUEUE
-    assert time.monotonic() - began > 2.2  # the limit of a step would end it at 1.5; a tick may count too early
+    assert time.monotonic() - began > 2.35  # 0.6 and 0.6 and 1.2, of which the first tick may be cut short
 
 
 def test_slow_steps_are_given_ten_times_their_usual_time(tmp_path):

@@ -69,6 +69,10 @@ class CodecObjectiveConfig(ObjectiveConfig):
                 f"{of_sound}, {of_play}"
             )
 
+    def decoded(self, n_frames: int, frame_rate: float) -> int:
+        """Frames that are decoded of a clip of n_frames."""
+        return min(math.ceil(self.segment_s * frame_rate), n_frames) or n_frames
+
     def build(self, encoder: Codec, seed: int, data: DataSize) -> "CodecObjective":  # pyright: ignore
         """The objective around a codec with its encoder's weights; what learns of it gets its first weights here."""
         return CodecObjective(self, encoder, seed)
@@ -90,10 +94,7 @@ class CodecObjective(Objective):
         self.codec = codec.initialise(seed)
         self.discriminators = config.discriminators.build()
         self.discriminators.initialise(random.torch_generator(seed, "initialise", "discriminators"))
-        rate, hop = codec.config.sampling_rate, codec.config.hop
-        self.mels = config.mel.build(rate)
-        self.n_frames = math.ceil(config.segment_s * rate / hop)
-        """Of a stretch; 0 for all of a clip."""
+        self.mels = config.mel.build(codec.config.sampling_rate)
 
     @property
     def encoder(self) -> WaveformEncoder:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -160,9 +161,9 @@ class CodecObjective(Objective):
 
     def stretch(self, batch: ClipBatch, coded: Coded, chance: Chance) -> Stretch:
         """The frames of each clip that are decoded, and their sound; anywhere within what is sound."""
-        hop = self.encoder.config.network.hop
-        whole = coded.values.shape[1]
-        n = min(self.n_frames, whole) or whole
+        network = self.encoder.config.network
+        hop, whole = network.hop, coded.values.shape[1]
+        n = self.config.decoded(whole, network.frame_rate)
         room = (coded.kept.sum(1) - n).clamp_min(0)
         drawn = chance.draws("stretch", batch.clips.device).uniform((len(room),), clips=0)
         first = (drawn * (room + 1)).long().clamp_max(room)[:, None]

@@ -1,7 +1,6 @@
 """The configuration of a run that learns a codec behind an encoder of waveforms, which stays as it is."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,12 +80,13 @@ class PretrainCodecConfig(RunConfig):
             raise UsageError(
                 f"loader.clip_s={self.loader.clip_s:g} s is shorter than a frame, which is {hop_s:g} s: raise it"
             )
-        stretch_s = min(self.objective.segment_s or self.loader.clip_s, self.loader.clip_s)
-        n_samples, least = math.ceil(stretch_s / hop_s) * codec.hop, self.objective.discriminators.least_samples
+        network, least = codec.encoder.network, self.objective.discriminators.least_samples
+        whole = network.n_frames(round(self.loader.clip_s * codec.sampling_rate))
+        n_samples = self.objective.decoded(whole, network.frame_rate) * codec.hop
         if n_samples < least:
             raise UsageError(
-                f"{stretch_s:g} s of each clip are judged, {n_samples} samples, and the discriminators need {least}: "
-                "raise objective.segment_s or loader.clip_s, or leave out long objective.discriminators.periods"
+                f"{n_samples} samples of each clip are judged, and the discriminators need {least}: raise "
+                "objective.segment_s or loader.clip_s, or leave out long objective.discriminators.periods"
             )
         if self.train.clip_by != "group":
             raise UsageError(
