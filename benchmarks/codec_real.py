@@ -266,7 +266,8 @@ def row_of(means: dict[str, dict[str, float]]) -> dict[str, str]:
     found = {}
     for name in SHOWN:
         each = means.get(name)
-        found[name] = f"{each['value']:.2f} [{each['low']:.2f}, {each['high']:.2f}]" if each else ""
+        is_told = each and each["low"] is not None  # too few recordings have no interval
+        found[name] = f"{each['value']:.2f} [{each['low']:.2f}, {each['high']:.2f}]" if is_told else ""
     return found
 
 
